@@ -101,12 +101,11 @@ RESULTS = (
     (
         "data",
         "data",
-        "``data``, ``fingerprint``, ``shape``, ``bit_depth``, ``images``, ``counts``,"
+        "``data``, ``fingerprint``, ``shape``, ``images``, ``counts``,"
         " ``numbers``, ``imbalance_ratio``, ``sizes``, ``channels``, ``split_rule``, ``problems``,"
         " ``duplicates``, ``findings``, the effect of corrections, ``contact_sheet``",
     ),
     ("sample", "data --sample", "``folder``, ``files``"),
-    ("cache", "data cache", "``folder``, ``bytes``, ``copies``"),
     (
         "duplicates",
         "data duplicates",

@@ -42,7 +42,12 @@ def describe_schemas() -> dict[str, Schema]:
         "counts": {
             "type": "array",
             "items": {"type": "integer"},
-            "description": "number of images in train, val and test",
+            "description": "number of images in test, val and train, in the order of the pixels",
+        },
+        "shape": {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "shape of the pixels (N, H, W, C)",
         },
         "target_names": {**texts, "description": "names of the classes, labels or numbers"},
         "names": {**texts, "description": "names of the images, in the order of the pixels"},

@@ -90,15 +90,14 @@ def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path)
     assert (
         printed.splitlines()[-1]
         == f"lamina: {other} has labels that are not among the classes of the model (bright, dark):"
-        " dim. Leave them out with --unknown ignore, or map them to classes of the model with"
-        " --rename FILE."
+        f" dim. Rename them in {other}, or leave them out with --unknown ignore."
     )
 
 
-def test_unknown_classes_are_left_out_or_renamed_if_asked(evaluate_on, tmp_path):
+def test_unknown_classes_are_left_out_if_asked(evaluate_on, tmp_path):
     other = write_images(tmp_path / "other", 9, seed=5)
     (other / "dark").rename(other / "Darkk")
-    assert "Darkk (did you mean dark?). Leave them out" in evaluate_on(other)[2]
+    assert "Darkk (did you mean dark?). Rename them" in evaluate_on(other)[2]
     status, report, printed = evaluate_on(other, "--unknown", "ignore")
     assert (status, report["images"], report["accuracy"]) == (0, 9, 1.0)
     assert "Left out images of classes that the model does not have: Darkk (9)" in printed
@@ -107,12 +106,6 @@ def test_unknown_classes_are_left_out_or_renamed_if_asked(evaluate_on, tmp_path)
         (strange / name).rename(strange / f"no {name}")
     status, _, printed = evaluate_on(strange, "--unknown", "ignore")
     assert (status, "has labels that are not among the classes" in printed) == (2, True)
-    (tmp_path / "names.csv").write_text("Darkk,dark\n")
-    status, report, _ = evaluate_on(other, "--rename", str(tmp_path / "names.csv"))
-    assert (status, report["images"], report["accuracy"]) == (0, 18, 1.0)
-    (tmp_path / "names.csv").write_text("Darkk\n")
-    status, _, printed = evaluate_on(other, "--rename", str(tmp_path / "names.csv"))
-    assert (status, "has the line 'Darkk'; expected a class of the data" in printed) == (2, True)
 
 
 def test_training_images_in_a_copy_are_counted(evaluate_on, image_set, tmp_path):
@@ -193,24 +186,3 @@ def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
         ("bright", 0),
         ("dark", 8),
     ]
-
-
-@pytest.mark.parametrize("source", ["folder", "table"])
-def test_classes_are_compared_before_images_are_decoded(evaluate_on, tmp_path, monkeypatch, source):
-    strange = write_images(tmp_path / "folder", 2, seed=5)
-    (strange / "dark").rename(strange / "no dark")
-    rows = [
-        f"folder/{path.relative_to(strange)},{path.parent.name}" for path in strange.rglob("*.png")
-    ]
-    (tmp_path / "table.csv").write_text("image,class\n" + "\n".join(rows) + "\n")
-
-    def fail(*_: object) -> None:
-        raise AssertionError("an image was decoded")
-
-    monkeypatch.setattr("lamina.data.assembly.decode_images", fail)
-    given = {"folder": strange, "table": tmp_path / "table.csv"}[source]
-    status, _, printed = evaluate_on(given)
-    assert (status, "has labels that are not among the classes of the model" in printed) == (
-        2,
-        True,
-    )

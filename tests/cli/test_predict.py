@@ -39,17 +39,6 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_dangling_link_in_a_table_counts_as_an_image_of_it(photos, run):
-    """Bug 9: the images that could not be found were missing from the total."""
-    (photos / "photos" / "dangling.png").symlink_to("nowhere.png")
-    names = ("photos/2.png", "photos/dangling.png", "photos/1.PNG", "photos/gone.png")
-    (photos / "table.csv").write_text("\n".join(("image", *names)))
-    printed = run_lamina("predict", run, "table.csv", "--output", "out.csv")
-    assert printed.stdout == "out.csv: 2 of 4 images\n"
-    assert printed.returncode == 2
-    assert "lamina: table.csv/photos/dangling.png: no such file\n" in printed.stderr
-
-
 def test_what_names_no_image_is_reported_beside_predictions(photos, run):
     printed = run_lamina(
         "predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json"

@@ -1,4 +1,4 @@
-"""What people give to lamina predict: archives, tables, lists, patterns and all kinds of files."""
+"""What people give to lamina predict: lists, patterns and all kinds of files."""
 
 from __future__ import annotations
 
@@ -76,16 +76,6 @@ CASES = {
         "a.txt",
     ),
     "pattern of nothing": (["photos/*.gif"], "", {}, {"photos/*.gif": "no image matches"}, ""),
-    "zip": (["p.zip"], "p.zip/", FOLDER, PROBLEMS, "a.txt"),
-    "tar": (["p.tgz"], "p.tgz/", FOLDER, PROBLEMS, "a.txt"),
-    "table": (
-        ["t.csv"],
-        "",
-        {"photos/bright.jpg": "bright"},
-        {"t.csv/photos/none.jpg": "no such file"},
-        "",
-    ),
-    "table without images": (["bad.csv"], "", {}, {"bad.csv": "no such file"}, ""),
     "list": (["-"], "", {"photos/bright.jpg": "bright", "photos/in/dark.jfif": "dark"}, {}, ""),
     "names in one argument": (["x" * 300], "", {}, {"x" * 300: "file name too long"}, ""),
     "a file without a suffix": (["photos/in/IMG_1"], "", {"photos/in/IMG_1": "bright"}, {}, ""),
@@ -127,9 +117,3 @@ def test_an_address_that_cannot_be_is_a_message(accurate_run: Path) -> None:
         2,
         "lamina: --host is 'a..b', which is not a valid address. Use --host 127.0.0.1.",
     )
-
-
-def test_a_problem_names_its_file_once(photos: Path, accurate_run: Path) -> None:
-    Path("empty.csv").write_text("image,label\n")
-    done = run_lamina("predict", accurate_run, "empty.csv", "photos/bright.jpg")
-    assert "lamina: empty.csv: has no rows; expected one for each image." in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 
 import numpy as np
 import pytest
@@ -168,8 +167,6 @@ def test_long_names_do_not_end_explain(accurate_run, workplace, image_set):
     names = [f"{'é' * 115}{letter}.png" for letter in "ab"]
     for name in names:
         shutil.copy(image, name)
-    with zipfile.ZipFile("photos.zip", "w") as archive:
-        archive.write(image, "one.png")
-    words = (*names, "photos.zip", "--method", "occlusion", "--json")
+    words = (*names, "--method", "occlusion", "--json")
     done = run_lamina("explain", accurate_run, *words)
-    assert [event["event"] for event in events(done.stdout)].count("explanation") == 3
+    assert [event["event"] for event in events(done.stdout)].count("explanation") == 2

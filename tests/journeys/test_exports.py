@@ -238,7 +238,6 @@ def change_metadata(**values: str) -> bytes:
         {"in_shape": "[3, 32]"},
         {"in_shape": "3"},
         {"resize": "zoom"},
-        {"bit_depth": "99"},
     ],
     ids=lambda values: str(values)[:40],
 )

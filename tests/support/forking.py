@@ -42,7 +42,7 @@ STREAMS = ("stdin", "stdout", "stderr")
 LOADED = (
     "torch._dynamo",
     "lamina.data.sources.class_folders",
-    "lamina.data.workers",
+    "lamina.data.pixels",
     "lamina.deploy.report_page",
     "lamina.deploy.studio.data_views",
     "lamina.deploy.studio.dropped_images",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -90,11 +89,11 @@ class Batches:
 
     def write_archive(self, path: Path) -> Path:
         with tarfile.open(path, "w:gz") as archive:
-            folder = tarfile.TarInfo("cifar-10-batches-py")
+            folder = tarfile.TarInfo("cifar-10-batches-bin")
             folder.type = tarfile.DIRTYPE
             archive.addfile(folder)
             for name, data in self.files.items():
-                member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+                member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
         return path
@@ -114,7 +113,7 @@ CIFAR10_CLASSES = (
 )
 
 
-def make_batches(protocol: int = 2, per_batch: int = 10) -> Batches:
+def make_batches(per_batch: int = 10) -> Batches:
     random = np.random.default_rng(3)
     train = random.integers(0, 256, (5 * per_batch, 3, 32, 32), np.uint8)
     test = random.integers(0, 256, (per_batch, 3, 32, 32), np.uint8)
@@ -123,23 +122,15 @@ def make_batches(protocol: int = 2, per_batch: int = 10) -> Batches:
     )
 
     def batch(pixels: np.ndarray, targets: np.ndarray) -> bytes:
-        names = [f"image_{number}.png".encode() for number in range(len(pixels))]
-        fields = {
-            b"data": pixels.reshape(len(pixels), -1),
-            b"labels": targets.tolist(),
-            b"filenames": names,
-        }
-        return pickle.dumps(fields, protocol)
-
-    files = {
-        "batches.meta": pickle.dumps(
-            {"label_names": list(CIFAR10_CLASSES), "num_vis": 3072}, protocol
+        return b"".join(
+            bytes([target]) + image.tobytes() for image, target in zip(pixels, targets, strict=True)
         )
-    }
+
+    files = {"batches.meta.txt": ("\n".join(CIFAR10_CLASSES) + "\n\n").encode()}
     for number in range(5):
         rows = slice(number * per_batch, (number + 1) * per_batch)
-        files[f"data_batch_{number + 1}"] = batch(train[rows], train_targets[rows])
-    files["test_batch"] = batch(test, test_targets)
+        files[f"data_batch_{number + 1}.bin"] = batch(train[rows], train_targets[rows])
+    files["test_batch.bin"] = batch(test, test_targets)
     files["readme.html"] = b"<html>"
     return Batches(
         files, train.transpose(0, 2, 3, 1), train_targets, test.transpose(0, 2, 3, 1), test_targets
@@ -159,8 +150,8 @@ def image_set() -> ImageSet:
 
 @pytest.fixture
 def many_images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
-    """345 images, so many that worker processes decode them."""
-    monkeypatch.setattr("lamina.data.workers.IMAGES_PER_WORKER", 100)
+    """345 images, which threads decode although their files are small."""
+    monkeypatch.setattr("lamina.data.pixels.SMALL_BYTES", 0)
     return make_image_set({"train": 90, "val": 5, "test": 20}, side_px=4)
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import NamedTuple
+
 import polars as pl
 
 from lamina.data import Problem
-from lamina.data.decoding import EncodedImage
-from lamina.data.sources.frames import list_encoded, list_problems
+from lamina.data.decoding import read_file
+from lamina.data.sources.frames import list_problems
 from lamina.data.sources.listing import Files
+
+
+class Listing(NamedTuple):
+    """Where an image is."""
+
+    name: str
+    file: str
+    offset_bytes: int | None
+    size_bytes: int | None
+
+    def read(self) -> bytes:
+        return read_file(Path(self.file), self.offset_bytes, self.size_bytes)
 
 
 class Listed:
@@ -19,8 +35,9 @@ class Listed:
         self._used = files.frame.filter(pl.col("reason").is_null())
 
     @property
-    def images(self) -> list[EncodedImage]:
-        return list_encoded(self._used)
+    def images(self) -> list[Listing]:
+        columns = self._used["name", "file", "offset_bytes", "size_bytes"]
+        return [Listing(name, os.fsdecode(file), *span) for name, file, *span in columns.rows()]
 
     @property
     def splits(self) -> list[str | None]:
@@ -28,7 +45,7 @@ class Listed:
 
     @property
     def labels(self) -> dict[str, list]:
-        return {name: values.to_list() for name, values in self.files.labels.columns.items()}
+        return {name: values.to_list() for name, values in self.files.labels.items()}
 
     @property
     def problems(self) -> list[Problem]:

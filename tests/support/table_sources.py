@@ -6,8 +6,6 @@ load.
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +18,6 @@ import polars as pl
 from lamina.data import Preparation, Problem
 from lamina.data.sources import rows, table
 from lamina.data.sources.class_folders import scan_folder
-from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Arrays, TablePart
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.parquet import spool_table
@@ -76,8 +73,7 @@ def rows_of(image_set: ImageSet) -> list[dict[str, str]]:
 
 def write_text(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = text.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_text(text, "utf-8")
     return path
 
 
@@ -224,7 +220,6 @@ def write_part_files(image_set: ImageSet, root: Path) -> Path:
 TABLE_SOURCES: dict[str, Writer] = {
     "csv": write_csv,
     "csv with semicolons": lambda image_set, root: write_csv(image_set, root, separator=";"),
-    "csv.gz": lambda image_set, root: write_csv(image_set, root, "pets.csv.gz"),
     "tsv": lambda image_set, root: write_csv(image_set, root, "pets.tsv", "\t"),
     "json lines": write_json_lines,
     "parquet of paths": write_parquet_of_paths,
@@ -304,24 +299,6 @@ def idx_bytes(values: np.ndarray) -> bytes:
     return header + values.astype(np.uint8).tobytes()
 
 
-def write_idx(
-    root: Path,
-    splits: dict[str, tuple[np.ndarray, np.ndarray]],
-    prefix: str = "",
-    suffix: str = "-ubyte.gz",
-) -> Path:
-    """MNIST's files of gray images (N, H, W): ``splits`` are by ``train`` and ``t10k``."""
-    root.mkdir(parents=True, exist_ok=True)
-    for split, (images, labels) in splits.items():
-        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
-            path = root / f"{prefix}{split}-{kind}{suffix}"
-            buffer = io.BytesIO(idx_bytes(values))
-            path.write_bytes(
-                gzip.compress(buffer.getvalue()) if suffix.endswith(".gz") else buffer.getvalue()
-            )
-    return root
-
-
 @dataclass
 class Read:
     """The listing of a file, all its pixels, and its digest."""
@@ -335,8 +312,8 @@ class Read:
 
 
 def read_arrays(path: Path) -> Read:
-    """Read an npz or IDX file."""
-    source = open_npz(path, Preparation()) or open_idx(path, Preparation())
+    """Read an npz file."""
+    source = open_npz(path, Preparation())
     assert source is not None
     with TemporaryDirectory() as folder:
         listing = source.read(Path(folder), lambda *_: None)

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.data.decoding import BadImageError, decode_image
-from lamina.data.sources.cifar import read_pickle
-from lamina.errors import DataError, NetError, RunError
+from lamina.errors import NetError, RunError
 from lamina.nets import parse_net
 from lamina.runs.record import Machine
 from lamina.runs.run import load_run
@@ -56,16 +55,6 @@ def test_an_image_is_refused(file):
 def test_an_image_over_the_limit_is_refused_by_its_header(name, reason):
     with pytest.raises(BadImageError, match=reason):  # and not that it is cut short, as it is
         decode_image((CORPUS / "images" / name).read_bytes())
-
-
-@pytest.mark.parametrize("file", files("pickles"))
-def test_a_pickle_is_plain_values_or_refused(file):
-    try:
-        content = read_pickle(file.read_bytes(), file.name)
-    except DataError:
-        assert file.name != "plain"
-        return
-    assert all(isinstance(name, str) for name in content)
 
 
 json_values = st.recursive(

@@ -33,8 +33,6 @@ def test_only_known_files_use_what_could_run_code():
         if uses:
             found[str(file.relative_to(SOURCE))] = uses
     assert found == {
-        # The restricted unpickler
-        "data/sources/cifar.py": {"import pickle"},
         # Calls that a server writes to its own process
         "deploy/web/torch_process.py": {"import pickle"},
         # An error that the process itself has raised
@@ -56,55 +54,16 @@ class Call:
         return self.call
 
 
-def test_a_malicious_official_archive_runs_nothing(tmp_path, cache):
+def test_a_pickled_official_archive_runs_nothing(tmp_path, cache):
     touched = tmp_path / "touched"
     path = tmp_path / "cifar-10-python.tar.gz"
+    data = pickle.dumps({b"label_names": Call(os.system, f"touch {touched}")}, 2)
     with tarfile.open(path, "w:gz") as archive:
-        for name in (
-            "batches.meta",
-            *(f"data_batch_{number}" for number in range(1, 6)),
-            "test_batch",
-        ):
-            data = pickle.dumps({b"label_names": Call(os.system, f"touch {touched}")}, 2)
+        for name in ("batches.meta", "data_batch_1", "test_batch"):
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    with pytest.raises(
-        DataError, match=r"batches\.meta is rejected: its pickle asks for posix\.system, which is"
-    ):
+    with pytest.raises(DataError, match=r"which may run code\. Use cifar-10-binary\.tar\.gz"):
         load_data(str(path))
     assert not touched.exists()
-    assert not list(cache.glob("*/pixels.npy"))
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"name": "../data_batch_1"}, "has '..' in its path"),
-        ({"name": "/data_batch_1"}, "has an absolute path"),
-        (
-            {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd", "size": 0},
-            "is a link, a device or a sparse file",
-        ),
-        (
-            {"type": tarfile.LNKTYPE, "linkname": "other", "size": 0},
-            "is a link, a device or a sparse file",
-        ),
-        ({"size": 2**25}, "brings the archive over a compression of 200:1"),
-    ],
-)
-def test_a_hostile_official_archive_is_refused(change, fault, tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("lamina.data.sources.archive.ARRAY_FLOOR_BYTES", 2**20)
-    path = tmp_path / "cifar-10-python.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        names = ["batches.meta", "data_batch_1"]
-        for name in names:
-            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            for field, value in change.items() if name == names[-1] else ():
-                setattr(member, field, value)
-            archive.addfile(member, io.BytesIO(bytes(member.size)))
-    with pytest.raises(DataError) as refused:
-        load_data(str(path))
-    assert f"{path} is rejected: its member " in str(refused.value)
-    assert fault in str(refused.value)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["cifar-10-python.tar.gz"]
+    assert not list(cache.glob("*/pixels"))

@@ -37,7 +37,7 @@ def test_values_of_many_classes_have_a_short_repr(training):
     shown = f"Model(single-label, {MANY} classes, images 1×8×8, 19,500 parameters)"
     assert list(map(repr, (model, predictor, model.task, training, outputs))) == [
         shown,
-        f"Predictor(model={shown}, resize='crop', bit_depth=None)",
+        f"Predictor(model={shown}, resize='crop')",
         f"Task(single-label, {MANY} classes)",
         f"Training({shown}, Recipe(epochs=2): 0 of 6 steps done, on cpu)",
         f"Outputs(test: logits ({MANY}, {MANY}), targets, names)",

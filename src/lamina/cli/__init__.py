@@ -53,7 +53,7 @@ GROUPS = {
         "summary": "list a net's layers, output shapes, parameters and multiply-adds",
     },
 }
-DATA_COMMANDS = ("labels", "duplicates", "cache")
+DATA_COMMANDS = ("labels", "duplicates")
 COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
 EXIT_STATUSES = {
     "0": "done",

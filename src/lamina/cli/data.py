@@ -18,6 +18,7 @@ from lamina.cli.output import check_output, save_sheet, writing
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Images, Preparation
+from lamina.data.cache import cache_folder
 from lamina.data.findings import Finding, Sighting, imbalance
 from lamina.data.held_out import advise_folds
 from lamina.data.load import EXAMPLES
@@ -33,13 +34,12 @@ if TYPE_CHECKING:
 class Options:
     """Show what a data set contains and report its problems. Nothing is changed.
 
-    Prints splits, classes, image sizes and channels, then problems, worst first: the same image in
+    Prints splits, classes and image sizes, then problems, worst first: the same image in
     two splits or with two labels, unreadable files, duplicates, blank images, missing or tiny
     classes. The exit status is 0 even if there are problems.
 
-    Further commands: lamina data labels finds labels worth checking, lamina data duplicates finds
-    near-duplicates, and lamina data cache lists decoded copies. For a folder with one of these
-    names, write ./labels.
+    Further commands: lamina data labels finds labels worth checking, and lamina data duplicates
+    finds near-duplicates. For a folder with one of these names, write ./labels.
 
     Example: lamina data photos --contact-sheet photos.png
     """
@@ -81,6 +81,7 @@ def run(options: Options, terminal: Terminal) -> int:
         terminal.hint(f"advice: {advice}")
     values = _to_json(dataset, inspection)
     terminal.emit("data", **values, contact_sheet=sheet and str(sheet))
+    terminal.hint(f"Decoded copies are in {cache_folder()}; you may delete any of them.")
     if sheet is None:
         terminal.hint("To draw samples of each class, use --contact-sheet FILE.png.")
         return 0
@@ -128,17 +129,7 @@ def _print_summary(dataset: Dataset, inspection: Inspection, top: int, terminal:
     if inspection.sizes is not None:
         print_sizes(inspection.sizes, terminal)
     terminal.say(f"input shape: {'×'.join(map(str, dataset.train.shape))}")
-    channels = inspection.channels
-    mean = " ".join(f"{value:.1f}" for value in channels.mean)
-    deviation = " ".join(f"{value:.1f}" for value in channels.standard_deviation)
-    total = sum(map(len, splits.values()))
-    gray = ""
-    if len(channels.mean) == 3:
-        gray = f"; gray images: {channels.gray:,} of {total:,}"
-    terminal.say(
-        f"channels: mean {mean}; standard deviation {deviation} (range 0 to 255){gray}",
-        f"fingerprint: {dataset.fingerprint}",
-    )
+    terminal.say(f"fingerprint: {dataset.fingerprint}")
     severities = Counter(finding.severity for finding in inspection.findings)
     counts = [f"{count} {severity}{'s' * (count > 1)}" for severity, count in severities.items()]
     terminal.say("", f"problems: {', '.join(counts) or 'none'}")
@@ -233,7 +224,6 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         "fingerprint": dataset.fingerprint,
         **fields_to_json(dataset.corrections),
         "shape": dataset.train.shape,
-        "bit_depth": dataset.bit_depth,
         "images": {split: len(images) for split, images in dataset.splits.items()},
         "counts": {split: images.target_counts() for split, images in dataset.splits.items()},
         "numbers": {
@@ -242,7 +232,6 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         },
         "imbalance_ratio": imbalance(dataset.train),
         "sizes": sizes,
-        "channels": fields_to_json(inspection.channels),
         "split_rule": dataset.split_rule,
         "problems": [
             {"image": problem.path, "reason": problem.reason} for problem in dataset.problems

@@ -135,7 +135,6 @@ def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
     import torch
 
     from lamina.cli.models import choose_evaluated_data, load_predictor
-    from lamina.data.matching import ClassMatch
     from lamina.evaluation.outputs import Outputs
     from lamina.insight.confident_learning import judge_labels
     from lamina.insight.confusions import HARDEST, find_confusions
@@ -145,7 +144,7 @@ def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
     dataset, is_of_run = choose_evaluated_data(
-        run, options.data, predictor, terminal, options.preparation, ClassMatch()
+        run, options.data, predictor, terminal, options.preparation, "error"
     )
     outputs = []
     features = []

@@ -42,8 +42,6 @@ class Options:
     run's data set)"""
     unknown: Literal["error", "ignore"] = "error"
     """what to do with images of classes that the model does not have: stop, or leave them out"""
-    rename: Path | None = None
-    """CSV file with two columns, without a header: a class of DATA, and the model's class for it"""
     split: Literal["train", "val", "test"] | None = None
     """split to evaluate on (default: test, or val if there is no test)"""
     near_duplicates: bool | None = None
@@ -65,19 +63,14 @@ def run(options: Options, terminal: Terminal) -> int:
         load_predictor,
         report_overlap,
     )
-    from lamina.data.matching import ClassMatch
     from lamina.evaluation.evaluating import evaluate_with_logits
     from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 
     if options.output is not None:
         check_output(options.output, (".csv",))
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-    renamed = {}
-    if options.rename is not None:
-        renamed = read_renamed(options.rename)
-    match = ClassMatch(options.unknown, renamed)
     dataset, is_of_run = choose_evaluated_data(
-        run, options.data, predictor, terminal, options.preparation, match
+        run, options.data, predictor, terminal, options.preparation, options.unknown
     )
     images = _choose_split(dataset, options)
     split = images.split
@@ -181,21 +174,6 @@ def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
                     cells = [guard(";".join(task.kind.list_names(target, task.target_names)))]
                 cells += make_prediction(task, name, row).cells()
                 opened.write(format_csv([[guard(name), *cells, part.split, fold]]))
-
-
-def read_renamed(file: Path) -> dict[str, str]:
-    """The model's class for each class of the data in a CSV file."""
-    from lamina.data.option_files import read_rows
-
-    renamed = {}
-    for row in read_rows(str(file), "rename"):
-        if len(row) != 2:
-            raise DataError(
-                f"{file} has the line {','.join(row)!r}; expected a class of the data and a class"
-                " of the model, as in doggo,dog."
-            )
-        renamed[row[0].strip()] = row[1].strip()
-    return renamed
 
 
 def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +12,7 @@ from tyro.conf import arg
 from lamina.cli.options import Device, Images, Json, OwnModule, RunFolder
 from lamina.cli.output import make_folder, save_arrays, save_sheet
 from lamina.cli.terminal import Terminal
-from lamina.data.decoding import EncodedImage, ImageReader, InputFormat, decode_image
+from lamina.data.decoding import InputFormat, decode_image, read_file
 from lamina.errors import NetError
 
 if TYPE_CHECKING:
@@ -58,13 +57,12 @@ def run(options: Options, terminal: Terminal) -> int:
             f"--layer is {options.layer!r}, but {options.method} does not use a layer. Use --method"
             " grad-cam."
         )
-    with ExitStack() as stack:
-        images, _ = choose_images(options.images, stack, terminal)
-        _explain_images(options, images, terminal)
+    images, _ = choose_images(options.images, terminal)
+    _explain_images(options, images, terminal)
     return 0
 
 
-def _explain_images(options: Options, images: list[EncodedImage], terminal: Terminal) -> None:
+def _explain_images(options: Options, images: list[Path], terminal: Terminal) -> None:
     from lamina.cli.models import choose_layer, load_predictor
     from lamina.data.image_inputs import decode_ahead
     from lamina.drawing.attribution_sheet import draw_explanation
@@ -86,18 +84,19 @@ def _explain_images(options: Options, images: list[EncodedImage], terminal: Term
     folder = options.output or run.path / "explanations"
     used: set[str] = set()
     with terminal.progress("explaining") as show_progress:
-        for done, encoded in enumerate(images):
+        for done, path in enumerate(images):
             show_progress(done, len(images))
-            (chunk,) = decode_ahead([encoded], predictor.input_format)
-            path = chunk.names[0]
+            (chunk,) = decode_ahead([path], predictor.input_format)
             reason = chunk.reasons[0]
             if reason is not None:
-                terminal.report_problem(path, reason)
+                terminal.report_problem(str(path), reason)
                 continue
             make_folder(folder)  # not earlier: if no image can be read, no empty folder remains
-            explanation = explain_pixels(model, chunk.pixels, methods, target=target, name=path)
-            file = _name_file(folder, Path(path), used)
-            original, box = _read_image(encoded, predictor.input_format)
+            explanation = explain_pixels(
+                model, chunk.pixels, methods, target=target, name=str(path)
+            )
+            file = _name_file(folder, path, used)
+            original, box = _read_image(path, predictor.input_format)
             save_sheet(draw_explanation(explanation, original, box), file)
             _save_maps(file.with_suffix(".npz"), explanation, box)
             _print(explanation, file, terminal)
@@ -129,9 +128,7 @@ def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
     return folder / f"{name}.png"
 
 
-def _read_image(
-    encoded: EncodedImage, wanted: InputFormat
-) -> tuple[UInt8[np.ndarray, "h w c"], Box]:
+def _read_image(path: Path, wanted: InputFormat) -> tuple[UInt8[np.ndarray, "h w c"], Box]:
     """The original image, and the box that the model sees: left, top, right, bottom in pixels."""
     from lamina.data.resizing import seen_box
 
@@ -139,8 +136,7 @@ def _read_image(
     mode: Literal["L", "RGB"] = "RGB"
     if channels == 1:
         mode = "L"
-    with ImageReader() as reader:
-        image = decode_image(reader.read(encoded), mode=mode, bit_depth=wanted.bit_depth)
+    image = decode_image(read_file(path), mode=mode)
     return image, seen_box((image.shape[1], image.shape[0]), (height, width), wanted.resize)
 
 

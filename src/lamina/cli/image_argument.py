@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from lamina.cli.terminal import Terminal
-from lamina.data.decoding import EncodedImage
 from lamina.data.image_inputs import find_images
 from lamina.data.images import OTHER_FILE, Problem
 from lamina.data.load import EXAMPLES
 from lamina.errors import DataError, name_some, plural
 
 
-def choose_images(
-    paths: tuple[Path, ...], stack: ExitStack, terminal: Terminal
-) -> tuple[list[EncodedImage], list[Problem]]:
+def choose_images(paths: tuple[Path, ...], terminal: Terminal) -> tuple[list[Path], list[Problem]]:
     """Find the images to predict, and report arguments that match none; ``-`` reads stdin."""
     if not paths:
         raise DataError("No images given. Add image files, folders or patterns after RUN.")
@@ -26,7 +22,7 @@ def choose_images(
             named += filter(None, sys.stdin.read().splitlines())
         else:
             named.append(path)
-    images, problems = find_images(named, stack)
+    images, problems = find_images(named)
     unused = [problem.path for problem in problems if problem.reason == OTHER_FILE]
     if unused:
         terminal.remark(

@@ -16,9 +16,9 @@ from lamina.cli.net_argument import choose_net
 from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
 from lamina.data import NAMES, Dataset, Images, load_data
-from lamina.data.description import describe_data, describe_depth
+from lamina.data.description import describe_data
 from lamina.data.load import full_source
-from lamina.data.matching import ClassMatch, load_to_evaluate
+from lamina.data.matching import Unknown, load_to_evaluate
 from lamina.errors import DataError, LaminaWarning, NetError
 from lamina.evaluation.predictor import Predictor
 from lamina.runs.run import Run, find_source, load_run
@@ -31,7 +31,6 @@ from lamina.training.task import Task
 KEPT_FIELDS = (
     "size_px",
     "resize",
-    "bit_depth",
     "task",
     "val_fraction",
     "test_fraction",
@@ -81,7 +80,7 @@ def choose_evaluated_data(
     predictor: Predictor,
     terminal: Terminal,
     changes: Given,
-    match: ClassMatch,
+    unknown: Unknown,
 ) -> tuple[Dataset, bool]:
     """Load the run's data or another data set; the second value is whether it is the run's."""
     recorded = run.record.data
@@ -107,12 +106,14 @@ def choose_evaluated_data(
     values: dict[str, Any] = {"labels_from": (), "splits": (), **changes}
     values["size_px"] = predictor.size_px
     values["task"] = task.kind.name
-    if match.unknown == "keep":
+    if unknown == "keep":
         values["task"] = None
     preparation = replace(recorded.preparation, **values)
     with terminal.progress("preparing images", quiet_seconds=0) as progress:
-        dataset = load_to_evaluate(source, preparation, task.target_names, match, progress=progress)
-    for line in [*describe_data(dataset, "as requested"), *describe_depth(dataset)]:
+        dataset = load_to_evaluate(
+            source, preparation, task.target_names, unknown, progress=progress
+        )
+    for line in describe_data(dataset, "as requested"):
         terminal.remark(line)
     return dataset, False
 

@@ -69,8 +69,8 @@ def run(options: Options, terminal: Terminal) -> int:
         refuse(options, "--coverage chooses the classes to print.", "top")
     if options.output is not None:
         check_output(options.output, DELIMITERS)
+    images, problems = choose_images(options.images, terminal)
     with ExitStack() as stack:
-        images, problems = choose_images(options.images, stack, terminal)
         is_short = len(images) <= IMAGES_OF_ONE_THREAD
         if options.run.suffix.lower() == ".onnx":
             predictor, rule = _load_exported(options, is_short, terminal)
@@ -106,7 +106,7 @@ def _load_exported(
     options: Options, is_short: bool, terminal: Terminal
 ) -> tuple[ImagePredictor, ConfidenceRule]:
     """An exported file, without torch."""
-    from lamina.data.workers import count_cores
+    from lamina.data.pixels import count_cores
     from lamina.deploy.confidence_rule import NOT_CALIBRATED, make_rule
     from lamina.deploy.exported_predictor import load_exported
 

@@ -60,7 +60,7 @@ def run(options: Options, terminal: Terminal) -> int:
     names: list[str] = []
     vectors: list[np.ndarray] = []
     with ExitStack() as stack:
-        images, _ = choose_images(options.images, stack, terminal)
+        images, _ = choose_images(options.images, terminal)
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
         model = predictor.model
         dataset = choose_run_data(run, options.data, terminal)

@@ -48,20 +48,4 @@ def explain_reading(dataset: Dataset) -> list[tuple[str, str]]:
             " the images differ in size or exceed 256 px"
         )
         lines.append((size, "(change with --size, in Python Preparation(size_px=…))"))
-    change = "(change with --bit-depth, in Python Preparation(bit_depth=…))"
-    lines += [(line, change) for line in describe_depth(dataset)]
-    given_depth = dataset.preparation.bit_depth
-    if given_depth is not None and dataset.bit_depth is None:
-        unused = f"depth: {given_depth} bits are not used, because all images store 8 bits"
-        lines.append((unused, ""))
     return lines
-
-
-def describe_depth(dataset: Dataset) -> list[str]:
-    """Describe how lamina read images that store more than 8 bits, unless a depth was given."""
-    if dataset.bit_depth is None or dataset.preparation.bit_depth is not None:
-        return []
-    return [
-        f"depth: {dataset.bit_depth} bits, because the largest value of the images that store more"
-        f" than 8 bits is {dataset.largest_value:,}"
-    ]

@@ -12,6 +12,8 @@ import numpy as np
 
 from lamina.data.arrays import has_only_0_and_1
 from lamina.data.images import (
+    CONFLICT,
+    COPY,
     DARK,
     EMPTY_FOLDER,
     OTHER_FILE,
@@ -20,10 +22,9 @@ from lamina.data.images import (
     Images,
     list_gaps,
 )
-from lamina.data.preparation import Resize
 from lamina.data.splits import LEAKS, Split
 from lamina.errors import name_some, plural
-from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
+from lamina.targets import SINGLE_LABEL, Targets
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,25 +35,14 @@ Severity = Literal["error", "warning", "note"]
 # class.
 TINY_CLASS_IMAGES = 10
 TINY_CLASS_FRACTION = 1 / 20
-COARSE_FRACTION = 1 / 100  # rounding error of float32 as a fraction of the standard deviation
-DIM_PARTS = 4  # images look dark if their values are below this part of white
 IMBALANCE_RATIO = 10.0  # largest class ÷ smallest class
 # by the reason of a problem: kind and severity of the finding
 LEFT_OUT: dict[str, tuple[str, Severity]] = {
     OTHER_FILE: ("unused", "note"),
     EMPTY_FOLDER: ("empty-folder", "warning"),
     REPEATED: ("repeated-row", "note"),
-}
-OBLONG_EFFECTS: dict[Resize, tuple[str, str]] = {
-    "crop": (
-        "keeps less than half.",
-        "To keep everything, use --resize pad (in Python, resize='pad').",
-    ),
-    "pad": ("adds more black bars than image. Crop the images to what matters.", ""),
-    "stretch": (
-        "distorts them badly.",
-        "To keep the proportions, use --resize pad (in Python, resize='pad').",
-    ),
+    COPY: ("held-out-copy", "note"),
+    CONFLICT: ("held-out-conflict", "error"),
 }
 SINGLE_CLASS_REMEDY = (
     "Add images of another class, or choose other labels with --label-from or --label-column (in"
@@ -90,7 +80,7 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """A data set, and its frame with the columns ``blank``, ``gray``, ``enlarged`` and ``oblong``.
+    """A data set, and its frame with the column ``blank``.
 
     The frame has no digests of blank images: if they share a color, they would be reported twice.
     """
@@ -124,14 +114,11 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
         *_find_only_class(train),
         *find_gaps(dataset),
         *find_dark(dataset),
-        *find_dim(dataset),
         *_find_left_out(dataset),
         *_find_duplicates(facts, find_repeated(facts.frame)),
-        *_find_constant(train),
-        *_find_coarse(train),
         *_find_tiny(train),
         *_find_imbalance(train),
-        *_find_marked(facts),
+        _find_blank(facts),
     ]
     present = [finding for finding in findings if finding.count]
     return tuple(sorted(present, key=lambda finding: get_args(Severity).index(finding.severity)))
@@ -150,12 +137,10 @@ def _report(
     what: str,
     places: pl.Series,
     twins: Sequence[int] | pl.Series = (),
-    remedy: str = "",
 ) -> Finding:
     """A finding about the images at these places, and the images that they are identical to."""
     problem = f"{plural(len(places), 'image is', 'images are')} {what}"
-    sightings = (facts.sight(places), facts.sight(twins))
-    return Finding(kind, severity, problem, len(places), *sightings, remedy)
+    return Finding(kind, severity, problem, len(places), facts.sight(places), facts.sight(twins))
 
 
 def _find_leaks(facts: Facts, leaks: pl.DataFrame) -> list[Finding]:
@@ -192,32 +177,9 @@ def _find_duplicates(facts: Facts, repeated: pl.DataFrame) -> list[Finding]:
     return findings
 
 
-def _find_marked(facts: Facts) -> list[Finding]:
-    """Images that a column of the frame marks."""
-    frame = facts.frame
-    _, height, width = facts.dataset.train.shape
-    resize = facts.dataset.resize
-    effect, remedy = OBLONG_EFFECTS[resize]
-    marks: dict[tuple[str, Severity], str] = {
-        ("blank", "warning"): "blank (nearly uniform color). Check or remove blank images.",
-        ("oblong", "note"): (
-            f"so wide or tall that resizing to {height}×{width} by {resize} {effect}"
-        ),
-        ("enlarged", "note"): (
-            f"smaller than {height}×{width}; enlarging adds no detail, and a smaller size trains"
-            " faster."
-        ),
-    }
-    if not (frame["gray"] | frame["blank"]).all():
-        marks["gray", "note"] = (
-            "gray, while other images have color. Check that being gray does not reveal the target."
-        )
-    return [
-        _report(
-            facts, kind, severity, what, frame[kind].arg_true(), remedy=remedy * (kind == "oblong")
-        )
-        for (kind, severity), what in marks.items()
-    ]
+def _find_blank(facts: Facts) -> Finding:
+    what = "blank (nearly uniform color). Check or remove blank images."
+    return _report(facts, "blank", "warning", what, facts.frame["blank"].arg_true())
 
 
 def find_group_leaks(dataset: Dataset) -> list[Finding]:
@@ -258,27 +220,6 @@ def find_dark(dataset: Dataset) -> list[Finding]:
     return [Finding("dark", "warning", message, len(train))]
 
 
-def find_dim(dataset: Dataset) -> list[Finding]:
-    """Images of more than 8 bits that use few values of the bit depth that lamina chose."""
-    usual = dataset.usual_largest_value
-    depth = dataset.bit_depth
-    if usual is None or depth is None or dataset.preparation.bit_depth is not None:
-        return []
-    usual_depth = max(8, usual.bit_length())
-    white = 2**depth - 1
-    if usual >= white // DIM_PARTS or usual_depth == depth:
-        return []
-    message = (
-        f"99 % of the images that store more than 8 bits have no value above {usual:,}, but the"
-        f" largest value {dataset.largest_value:,} makes {white:,} white, so they are dark."
-    )
-    remedy = (
-        f"Use --bit-depth {usual_depth} (in Python, bit_depth={usual_depth}), which leaves out the"
-        " images with larger values."
-    )
-    return [Finding("dim", "warning", message, len(dataset.train), remedy=remedy)]
-
-
 def _find_only_class(train: Images) -> list[Finding]:
     if train.kind is not SINGLE_LABEL or len(train.target_names) > 1:
         return []
@@ -307,44 +248,6 @@ def _find_left_out(dataset: Dataset) -> list[Finding]:
             message += f" Repair, replace or remove {them}."
         findings.append(Finding(kind, severity, message, count, tuple(images)))
     return findings
-
-
-def _find_constant(train: Images) -> list[Finding]:
-    """Labels that all images have, and numbers with one value."""
-    if train.kind not in (MULTI_LABEL, REGRESSION) or len(train) < 2:
-        return []
-    names = np.array(train.target_names)
-    if train.kind is MULTI_LABEL:
-        constant = names[np.all(train.targets, axis=0)].tolist()
-        kind = "label-constant"
-        have = f"the label {name_some(constant)}"
-        remedy = "Add images without it"
-    else:
-        constant = names[np.ptp(train.targets, axis=0) == 0].tolist()
-        kind = "number-constant"
-        have = f"the same value of {name_some(constant)}"
-        remedy = "Check the table"
-    message = (
-        f"all images in train have {have}, so there is nothing to learn. {remedy}, or leave the"
-        " column out."
-    )
-    return [Finding(kind, "warning", message, len(constant))]
-
-
-def _find_coarse(train: Images) -> list[Finding]:
-    """Numbers so far from 0 that float32 rounds away their differences."""
-    if train.kind is not REGRESSION or not len(train):
-        return []
-    steps = np.spacing(np.abs(train.targets).max(axis=0)).astype(np.float64)
-    deviations = train.targets.std(axis=0, dtype=np.float64)
-    coarse = (deviations > 0) & (steps > COARSE_FRACTION * deviations)
-    names = np.array(train.target_names)[coarse].tolist()
-    message = (
-        f"the values of {name_some(names)} are so far from 0 that float32 rounds them to multiples"
-        f" of {steps[coarse].max(initial=0):.3g}, which hides much of their variation. Subtract a"
-        " constant from them in the table."
-    )
-    return [Finding("number-coarse", "warning", message, len(names))]
 
 
 def _find_tiny(train: Images) -> list[Finding]:

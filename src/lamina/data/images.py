@@ -38,6 +38,8 @@ OTHER_FILE = (  # a problem's reason, which needs no repair: notes, tables, labe
     "not an image file"
 )
 REPEATED = "named in an earlier row"  # a problem's reason, which needs no repair
+COPY = "identical to a held-out image"  # likewise
+CONFLICT = "identical to a held-out image with a different target"
 LEAKS_NAMED = 3
 HTML_SAMPLES = 6  # images per class in a notebook
 HTML_PX = 48  # side of these images
@@ -313,10 +315,6 @@ class Dataset:
         problems: the images that were left out, and why.
         size_px: the side in pixels that images were resized to; ``None`` if they kept their size.
         resize: as in ``Preparation``.
-        bit_depth: bits per value of images with more than 8 bits per channel; ``None`` if there are
-            no such images.
-        largest_value: the largest value in images with more than 8 bits per channel.
-        usual_largest_value: the 99th percentile of the largest values of these images.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         corrections: the effect of ``Preparation.labels_from``.
@@ -336,9 +334,6 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     size_px: int | None = None
     resize: Resize = "crop"
-    bit_depth: int | None = None
-    largest_value: int | None = None
-    usual_largest_value: int | None = None
     split_rule: str = "from the source"
     target_reason: str = "from the source"
     corrections: Effect = UNCORRECTED

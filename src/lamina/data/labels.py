@@ -13,37 +13,39 @@ from jaxtyping import Bool, Float32
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.frames import leave_out_gaps
-from lamina.data.sources.listing import LABEL, Files, Labels
+from lamina.data.sources.listing import LABEL, Files
 from lamina.errors import DataError, plural
 from lamina.targets import KindName, Targets, find_kind, most_classes
 
 YES = frozenset({"yes", "true", "y"})
 NO = frozenset({"no", "false", "n"})
 DECIMAL_COMMA = r"\s*[+-]?[0-9]*,[0-9]+\s*"
+# as spreadsheets write numbers
+NUMBER = r"^[+-]?[0-9.,]*[0-9][0-9.,]*([eE][+-]?[0-9]+)?$"
 CHOOSE_COLUMN = "Choose the column to learn with --label-column (in Python, label_columns)."
 
 # targets, and the names of classes, labels or numbers
 _Read: TypeAlias = tuple[Targets, tuple[str, ...]]
 
 
-def read_targets(labels: Labels, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
+def read_targets(files: Files, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
     """Return the targets of a source's images, their names, and a line on their kind and origin."""
-    task = preparation.task or labels.kind or _find_task(labels.columns, preparation)
-    names = tuple(labels.columns)
+    task = preparation.task or files.kind or _find_task(files.labels, preparation)
+    names = tuple(files.labels)
     match task:
         case "single-label":
-            targets, names = _read_classes(labels)
+            targets, names = _read_classes(files)
         case "multi-label" if len(names) > 1:
-            columns = [_read_truths(name, labels) for name in names]
+            columns = [_read_truths(name, files) for name in names]
             targets = np.stack(columns, axis=1)
         case "multi-label":
-            targets, names = _read_labels(labels, preparation.label_separator)
+            targets, names = _read_labels(files, preparation.label_separator)
         case "binary":
-            _find_only(labels, "The yes/no target")
-            targets = _read_truths(names[0], labels)
+            _find_only(files, "The yes/no target")
+            targets = _read_truths(names[0], files)
         case "regression":
-            targets = np.stack([_read_numbers(name, labels) for name in names], axis=1)
-    return targets, names, f"{find_kind(task).describe(names)}, from {labels.reason}"
+            targets = np.stack([_read_numbers(name, files) for name in names], axis=1)
+    return targets, names, f"{find_kind(task).describe(names)}, from {files.label_reason}"
 
 
 def leave_out_unlabeled(files: Files, preparation: Preparation) -> Files:
@@ -92,6 +94,14 @@ def _find_task(columns: Mapping[str, pl.Series], preparation: Preparation) -> Ki
         return "regression"
     if kind != "text":
         return "single-label" if values.n_unique() <= most_classes(len(values)) else "regression"
+    if values.str.contains(NUMBER).all() and values.str.contains(",", literal=True).any():
+        raise DataError(
+            f"Column {column!r} has numbers such as {values[0]!r}, which may have decimal marks or"
+            " thousands separators. Write them with a decimal point and without thousands"
+            " separators, as in 1234.5.",
+            remedy="If commas separate several labels, use --task multi-label; if each text is a"
+            " class, use --task single-label (in Python, task).",
+        )
     words = set(_clean(values).unique())
     if words <= YES | NO and words & YES and words & NO:
         return "binary"
@@ -152,8 +162,8 @@ def _wrap(values: pl.Series) -> pl.Series:
     return values.reshape((-1, 1)).arr.to_list()
 
 
-def _read_classes(labels: Labels) -> _Read:
-    values = _find_only(labels, "The class")
+def _read_classes(files: Files) -> _Read:
+    values = _find_only(files, "The class")
     if isinstance(values.dtype, pl.List):
         raise DataError(
             "The label column holds lists, so the task is multi-label. Leave out --task (in Python,"
@@ -161,7 +171,7 @@ def _read_classes(labels: Labels) -> _Read:
         )
     distinct = values.unique()
     texts = [_name_class(value) for value in distinct.to_list()]
-    names = _order_names(texts, labels.target_names, is_number=distinct.dtype.is_numeric())
+    names = _order_names(texts, files.target_names, is_number=distinct.dtype.is_numeric())
     places = {name: place for place, name in enumerate(names)}
     numbers = pl.Series([places[text] for text in texts], dtype=pl.Int64)
     targets = values.replace_strict(distinct, numbers, return_dtype=pl.Int64)
@@ -173,13 +183,13 @@ def _name_class(value: object) -> str:
     return str(int(value)) if is_whole else str(value)  # type: ignore[call-overload]
 
 
-def _read_labels(labels: Labels, separator: str | None) -> _Read:
-    (values,) = labels.columns.values()
+def _read_labels(files: Files, separator: str | None) -> _Read:
+    (values,) = files.labels.values()
     # a folder name is one label, whatever characters it contains
-    is_whole = separator is None and labels.kind is not None
+    is_whole = separator is None and files.kind is not None
     values = _wrap(values) if is_whole else split_labels(values, separator)
     rows = pl.DataFrame({"row": range(len(values)), "label": values}).explode("label").drop_nulls()
-    names = _order_names(rows["label"].unique().to_list(), labels.target_names)
+    names = _order_names(rows["label"].unique().to_list(), files.target_names)
     if not names:
         raise DataError("No image has a label.", CHOOSE_COLUMN)
     places = {name: place for place, name in enumerate(names)}
@@ -189,8 +199,8 @@ def _read_labels(labels: Labels, separator: str | None) -> _Read:
     return targets, names
 
 
-def _find_only(labels: Labels, what: str) -> pl.Series:
-    columns = labels.columns
+def _find_only(files: Files, what: str) -> pl.Series:
+    columns = files.labels
     if len(columns) > 1:
         raise DataError(
             f"{what} of an image must be in one column, but there are {len(columns)}:"
@@ -216,22 +226,22 @@ def _order_names(
     return tuple(sorted(distinct, key=float if is_number else None))
 
 
-def _read_truths(column: str, labels: Labels) -> Bool[np.ndarray, " n"]:
-    texts = _clean(labels.columns[column])
+def _read_truths(column: str, files: Files) -> Bool[np.ndarray, " n"]:
+    texts = _clean(files.labels[column])
     is_yes = texts.is_in([*YES, "1", "1.0"])
     is_no = texts.is_in([*NO, "0", "0.0"])
-    _check_fit(is_yes | is_no, "yes, no, true, false, 1 or 0", column, labels)
+    _check_fit(is_yes | is_no, "yes, no, true, false, 1 or 0", column, files)
     return is_yes.to_numpy(writable=True)
 
 
-def _read_numbers(column: str, labels: Labels) -> Float32[np.ndarray, " n"]:
-    values = labels.columns[column]
+def _read_numbers(column: str, files: Files) -> Float32[np.ndarray, " n"]:
+    values = files.labels[column]
     if isinstance(values.dtype, pl.List):
         values = pl.Series([None] * len(values))
     elif values.dtype == pl.String:
         values = values.str.strip_chars()
     numbers = values.cast(pl.Float64, strict=False)
-    _check_fit(numbers.is_finite(), "numbers", column, labels)
+    _check_fit(numbers.is_finite(), "numbers", column, files)
     return numbers.to_numpy().astype(np.float32)
 
 
@@ -242,15 +252,15 @@ def _clean(values: pl.Series) -> pl.Series:
     return values.cast(pl.String).str.strip_chars().str.to_lowercase()
 
 
-def _check_fit(is_fit: pl.Series, expected: str, column: str, labels: Labels) -> None:
+def _check_fit(is_fit: pl.Series, expected: str, column: str, files: Files) -> None:
     """Raise ``DataError`` if values do not fit the task."""
-    values = labels.columns[column]
+    values = files.labels[column]
     misfits = values.filter(~is_fit.fill_null(False)).to_list()
     if not misfits:
         return
-    if labels.kind is not None:  # --task overrides the kind that the source determines
+    if files.kind is not None:  # --task overrides the kind that the source determines
         raise DataError(
-            f"The task needs {expected}, but the targets come from {labels.reason}, such as"
+            f"The task needs {expected}, but the targets come from {files.label_reason}, such as"
             f" {misfits[0]!r}.",
             remedy="Leave out --task (in Python, task).",
         )

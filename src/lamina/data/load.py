@@ -18,7 +18,6 @@ from lamina.data.decoding import fit_pixels
 from lamina.data.findings import (
     SINGLE_CLASS_REMEDY,
     find_dark,
-    find_dim,
     find_gaps,
     find_group_leaks,
 )
@@ -42,7 +41,6 @@ from lamina.data.sources.downloads import (
     list_published,
 )
 from lamina.data.sources.drawn import SHAPES, open_shapes
-from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.table import open_folder, open_table
@@ -63,21 +61,10 @@ NAMES = (*PUBLISHED, *SHAPES)
 SOURCE_KINDS: Mapping[str, Callable[[Path, Preparation], Source | None]] = {
     "the folder of the official CIFAR files": open_batches,
     "a NumPy .npz": open_npz,
-    "IDX files (MNIST's)": open_idx,
     "a table (CSV, TSV, Parquet, JSON lines)": open_table,
     "a folder of class folders or tables": open_folder,
 }
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
-OPTIONS = (
-    "image_column",
-    "label_columns",
-    "split_column",
-    "group_column",
-    "label_separator",
-    "label_from",
-    "splits",
-)
-FOLDER_OPTIONS = ("label_from", "splits")
 EXAMPLES = 3  # images listed per finding
 
 
@@ -99,24 +86,22 @@ def load_data(
                 folders that contain these;
             - a table of image paths and targets (CSV, TSV, Parquet or JSON lines), or a folder of
                 tables;
-            - a NumPy ``.npz``, MNIST's IDX files, or the folder of the official CIFAR files;
+            - a NumPy ``.npz``, or the folder of the official binary CIFAR files;
             - a zip or tar archive of such a folder.
         preparation: image size, columns, splits and other options. By default, lamina infers them.
-        progress: a function that is called as ``progress(done, total)``: with bytes while an
-            archive is unpacked, then with images while they are decoded.
+        progress: a function that is called as ``progress(done, total)`` while images are decoded.
 
     Returns:
-        The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). If the
+        The data set, with RGB images (gray for MNIST and ``.npz`` files of gray images). If the
         files of a path have no splits, lamina draws 20 % of the images as ``test`` and 10 % as
-        ``val``, stratified by class. Named data sets keep their published splits.
+        ``val``, stratified by class, and leaves out training images that are identical to one of
+        these. Named data sets keep their published splits.
 
     Raises:
-        DataError: the data set does not exist or cannot be used, a field of ``preparation`` does
-            not apply to it, or the cache is not writable.
+        DataError: the data set does not exist or cannot be used, or the cache is not writable.
 
     Warns:
         LaminaWarning: images were left out; an image is in two splits; a split lacks a class;
-            a damaged cache is rebuilt; the copies in the cache take more than a tenth of the disk;
             a download starts; another process is preparing the same set.
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
@@ -129,14 +114,14 @@ def load_data(
     check_type(
         preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)"
     )
-    dataset = read_dataset(source, preparation, progress, is_given=True)
+    dataset = read_dataset(source, preparation, progress)
     if not len(dataset.train):
         raise DataError(
             f"{source} has no training images. Add some to train/, or reduce val and test."
         )
     for message in (*describe_problems(dataset.problems), *dataset.describe_leaks()):
         warn(message, stacklevel=2)
-    for find in (find_gaps, find_dark, find_dim, find_group_leaks):
+    for find in (find_gaps, find_dark, find_group_leaks):
         for finding in find(dataset):
             warn(f"{dataset.name}: {finding.problem}", stacklevel=2, remedy=finding.remedy)
     if not_found := dataset.corrections.not_found:
@@ -281,64 +266,46 @@ def read_dataset(
     source: str | Path,
     preparation: Preparation,
     progress: Progress | None,
-    *,
-    is_given: bool = False,
-    check: Callable[[Sequence[str]], object] | None = None,
 ) -> Dataset:
-    """Load or decode a data set.
-
-    ``is_given``: whether the preparation was given for this source. ``check`` gets the classes
-    before images are decoded, and raises ``DataError`` if it rejects some of them.
-    """
+    """Load or decode a data set."""
     # before it is replaced by its content, so that messages name the file
     rule = preparation.group_from
     corrections, preparation = contain_files(preparation)
-    name, key, opened, drawn = _open(source, preparation, is_given=is_given)
+    name, key, opened, drawn = _open(source, preparation)
 
     def build(folder: Path) -> Dataset:
         # It imports polars, which is slow, and cached data do not need it.
-        from lamina.data.assembly import build_dataset, draft_dataset
+        from lamina.data.build import build_dataset
 
         show = progress or (lambda *_: None)
+        listing = opened.read(folder, show)
         reading = replace(drawn, group_from=rule)
-        draft = draft_dataset(opened.read(folder, show), reading, corrections)
-        if check is not None:
-            check(draft.classes)
-        dataset = build_dataset(draft, name, reading, folder, show)
-        del draft  # may map unpacked files, which Windows then cannot remove
+        dataset = build_dataset(listing, name, reading, corrections, folder, show)
         (folder / "spool").unlink(missing_ok=True)
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
         return dataset
 
-    dataset = load_cached(name, key, digest_of(opened.state), build, full_source(source))
+    dataset = load_cached(name, key, digest_of(opened.state), build)
     problems = (*dataset.problems, *opened.unused)
     whole = replace(preparation, fold=None, resample_seed=None)
     dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)
     return select_images(dataset, preparation)
 
 
-def _open(
-    source: str | Path, preparation: Preparation, *, is_given: bool = False
-) -> tuple[str, str, Source, Preparation]:
+def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:
     """A data set's name, cache key and source, and the preparation with splits resolved."""
-
-    def check_options(options: Sequence[str]) -> None:
-        if is_given:
-            _check_options(name, preparation, options)
-
     path = _find_path(source)
     if path is not None:
         where = str(path.resolve())
         name = path.stem if path.is_file() else path.resolve().name
         if source in NAMES:
             name = str(source)
-        opened = _open_path(path, preparation, check_options)
+        opened = _open_path(path, preparation)
     else:
         where = name = str(source)
         opened = Source(name, lambda *_: list_published(name))
         if name in SHAPES:
             opened = open_shapes(name, preparation)
-    check_options(opened.options)
     # Published results use all training images of a named set, so no val is drawn from it by
     # default.
     drawn = preparation
@@ -346,13 +313,7 @@ def _open(
         drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0)
     # all folds share one copy in the cache
     values = replace(drawn, fold=None, resample_seed=None).to_json()
-    bit_depth = values.pop("bit_depth", None)
     key = digest_of(where, name, sorted(values.items()))
-    if bit_depth is not None:
-        chosen = find_cached(name, key, digest_of(opened.state))
-        # a run stores the chosen depth, which needs no second copy
-        if chosen is None or chosen.bit_depth != bit_depth:
-            key = digest_of(key, bit_depth)
     return name, key, opened, drawn
 
 
@@ -392,34 +353,12 @@ def _find_path(source: str | Path) -> Path | None:
     return path
 
 
-def _check_options(name: str, preparation: Preparation, options: Sequence[str]) -> None:
-    """Raise ``DataError`` for fields that the source does not use."""
-    changed = preparation.to_json()
-    unused = [field for field in OPTIONS if field in changed and field not in options]
-    if not unused:
-        return
-    users = []
-    for of_folders, what in ((False, "tables only"), (True, "folders and archives of images only")):
-        fields = [field for field in unused if (field in FOLDER_OPTIONS) == of_folders]
-        if fields:
-            users.append(f"{name_some(fields)} (for {what})")
-    raise DataError(f"{name} does not use {' or '.join(users)}. Leave out {' and '.join(unused)}.")
-
-
-def _open_path(
-    path: Path, preparation: Preparation, check_options: Callable[[Sequence[str]], None]
-) -> Source:
+def _open_path(path: Path, preparation: Preparation) -> Source:
     for open_source in SOURCE_KINDS.values():
         if source := open_source(path, preparation):
             return source
     if is_archive(path):
-
-        def open_unpacked(folder: Path) -> Source:
-            opened = _open_path(folder, preparation, check_options)
-            check_options(opened.options)
-            return opened
-
-        return open_archive(path, open_unpacked, OPTIONS)
+        return open_archive(path, lambda folder: _open_path(folder, preparation))
     raise DataError(
         f"lamina cannot load {path}. Expected {', '.join(SOURCE_KINDS)}, or a zip or tar of one of"
         f" these. Use one of them, or one of {', '.join(NAMES)}."

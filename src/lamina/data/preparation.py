@@ -34,10 +34,6 @@ class Preparation:
     resize: Resize = "crop"
     """how an image becomes a square: crop scales it to cover the square and keeps the center; pad
     scales it to fit inside and adds black bars; stretch changes its proportions"""
-    bit_depth: Annotated[int, Range(8, 16)] | None = None
-    """bits of the values in images that store more than 8 bits per channel, as medical images do:
-    12 scales values so that 4,095 becomes white (default: the fewest bits that hold all values of
-    the data set)"""
     label_from: LabelFrom | None = None
     """source of an image's class: folder (its top-level class folder), parent (the folder that
     contains it) or filename (its file name up to the first digit) (default: folder, if the names of

@@ -52,7 +52,6 @@ def describe_model(predictor: Predictor) -> Description:
         calibrated=bool(getattr(task, "temperatures", ())),
         in_shape=predictor.input_format.shape,
         resize=predictor.input_format.resize,
-        bit_depth=predictor.bit_depth,
     )
 
 

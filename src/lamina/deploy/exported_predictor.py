@@ -45,7 +45,6 @@ class Description:
         calibrated: whether the file divides the logits by temperatures.
         in_shape: channels, height and width of the input.
         resize: how to fit images of a different size.
-        bit_depth: bits of the values in images of more than 8 bits; ``None`` to reject these.
     """
 
     kind: KindName
@@ -55,7 +54,6 @@ class Description:
     calibrated: bool
     in_shape: tuple[Annotated[int, Range(1, LARGEST_SIDE_PX)], ...]
     resize: Resize
-    bit_depth: Annotated[int, Range(8, 16)] | None
 
     def to_json(self) -> dict[str, Any]:
         return {"layout": LAYOUT, **fields_to_json(self)}
@@ -96,7 +94,7 @@ class ExportedPredictor(ImagePredictor):
     @property
     def input_format(self) -> InputFormat:
         described = self.description
-        return InputFormat(described.in_shape, described.resize, described.bit_depth)
+        return InputFormat(described.in_shape, described.resize)
 
     @cached_property
     def task(self) -> ExportedTask:

@@ -32,12 +32,9 @@ class Predictor(ImagePredictor):
         model: the trained model.
         resize: how to fit images of a different size: ``crop``, ``pad`` or ``stretch``; use the
             setting from training.
-        bit_depth: bits of the values in images that store more than 8 bits per channel; ``None`` to
-            reject such images. Use the setting from training.
 
     Raises:
-        LaminaError: ``model`` is not a :class:`Model`, or ``resize`` or ``bit_depth`` has an
-            invalid value.
+        LaminaError: ``model`` is not a :class:`Model`, or ``resize`` has an invalid value.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -51,7 +48,6 @@ class Predictor(ImagePredictor):
 
     model: Model
     resize: str = "crop"
-    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
         check_type(
@@ -65,13 +61,11 @@ class Predictor(ImagePredictor):
             raise DataError(
                 f"resize is {self.resize!r}; it must be one of {', '.join(get_args(Resize))}."
             )
-        if self.bit_depth is not None and self.bit_depth not in range(8, 17):
-            raise DataError(f"bit_depth is {self.bit_depth!r}; it must be from 8 to 16, or None.")
 
     @property
     def input_format(self) -> InputFormat:
-        """The shape, resizing and bit depth to which images are decoded for the model."""
-        return InputFormat(self.model.in_shape, cast(Resize, self.resize), self.bit_depth)
+        """The shape to which images are decoded for the model, and the way to resize them."""
+        return InputFormat(self.model.in_shape, cast(Resize, self.resize))
 
     @cached_property
     def _folded(self) -> FoldedCopy:

@@ -348,14 +348,13 @@ class Run:
             LaminaError: The device is missing, or any error of :meth:`load_model`.
         """
         model = self.load_model().to(choose_device(device).value)
-        preparation = self.record.data.preparation
-        return Predictor(model, preparation.resize, preparation.bit_depth)
+        return Predictor(model, self.record.data.preparation.resize)
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
         """Predict images.
 
         Args:
-            images: Paths of images, folders, archives, tables or patterns, or anything that
+            images: Paths of images, folders or patterns, or anything that
                 :meth:`Predictor.predict` accepts.
 
         Returns:
@@ -368,9 +367,8 @@ class Run:
         paths = [item for item in items if isinstance(item, str | Path)]
         if len(paths) < len(items):
             return self.predictor().predict(items)
-        with ExitStack() as stack:
-            files, problems = find_images(paths, stack)
-            predictions = self.predictor().predict(files)
+        files, problems = find_images(paths)
+        predictions = self.predictor().predict(files)
         for problem in problems:
             if problem.reason != OTHER_FILE:
                 predictions.append(Prediction(problem.path, problem=problem.reason))

@@ -196,32 +196,25 @@ class Start:
         return parts
 
     def prepare(self, options: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
-        """A preparation with ``options``, else with the run's image size, resizing, depth and kind.
+        """A preparation with ``options``, else with the run's image size, resizing and kind.
 
         For the run's own source, it also has the run's corrections, groups, columns and splits.
         """
         record = self.run.record
         recorded = record.data.preparation
         _, height, width = record.in_shape
-        depth = recorded.bit_depth
-        fixed = (
-            ("size_px", height, f"{height}×{width} px"),
-            ("bit_depth", depth, f"{depth} bits"),
-        )
-        for name, value, described in fixed:
-            if value is not None and options.get(name, value) != value:
-                option = f"--{name.removesuffix('_px').replace('_', '-')}"
-                raise DataError(
-                    f"{option} is {options[name]}, but {self.run.path} was trained on images of"
-                    f" {described}, which cannot change in further training. Leave out {option}."
-                )
+        size_px = options.get("size_px", height)
+        if size_px != height:
+            raise DataError(
+                f"--size is {size_px}, but {self.run.path} was trained on images of"
+                f" {height}×{width} px, which cannot change in further training. Leave out --size."
+            )
         if source is not None and full_source(source) == record.data.source:
             labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
             changes = {"fold": None} | dict(options) | {"labels_from": labels_from}
             return replace(recorded, **changes)
         settings: dict[str, Any] = {
             "resize": recorded.resize,
-            "bit_depth": depth,
             "task": record.task.kind.name,
         }
         if height == width:
@@ -558,8 +551,6 @@ def describe_record(
     if own_module is not None and not own_module.file:
         own_module = replace(own_module, digest=digest_module(model.net or model.body))
     preparation = dataset.preparation
-    if dataset.bit_depth is not None:  # chosen, and used for predictions, too
-        preparation = replace(preparation, bit_depth=dataset.bit_depth)
     return RunRecord(
         net_name=choice.name,
         net=net,

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from lamina.data.workers import count_cores, list_processors
+from lamina.data.pixels import count_cores, list_processors
 from lamina.errors import RecipeError, check_type
 from lamina.training import group
 

@@ -19,6 +19,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def read_image(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
 def test_equal_seeds_draw_equal_images(folder, tmp_path):
     files = write_sample(tmp_path / "again")
     assert write_sample(tmp_path / "other", seed=1) == files
@@ -34,13 +39,12 @@ def test_the_folder_is_a_data_set_of_jpegs_of_several_sizes(folder):
     assert dataset.train.target_names == POSED_KINDS
     assert sum(map(len, dataset.splits.values())) == 161
     assert not dataset.problems
-    sizes = {Image.open(path).size for path in folder.rglob("*.jpg")}
-    assert len(sizes) == 5
+    assert len({read_image(path).size for path in folder.rglob("*.jpg")}) == 5
 
 
 def test_the_copy_is_an_image_of_the_folder_but_not_its_pixels(folder):
-    original = Image.open(folder / "heart" / "21.jpg")
-    copy = Image.open(folder / "heart" / "21-copy.jpg")
+    original = read_image(folder / "heart" / "21.jpg")
+    copy = read_image(folder / "heart" / "21-copy.jpg")
     assert copy.size != original.size
     small = [np.asarray(image.resize((16, 16)), float) for image in (original, copy)]
     assert np.corrcoef(small[0].ravel(), small[1].ravel())[0, 1] > 0.99

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -49,38 +47,3 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     assert (tmp_path / "spool").stat().st_size == 160_000_000
     assert scan_kib < 20_000
     assert spool_kib < 100_000
-
-
-MEASURE_ARRAYS = """
-import resource, sys
-from lamina.data import load_data
-load_data(sys.argv[1])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-data = load_data(sys.argv[2])
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(sum(map(len, data.splits.values())), grown)
-"""
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_memory_does_not_grow_with_an_npz(method: int, tmp_path: Path) -> None:
-    """60 MB of images are read in blocks: the peak is a fraction of them."""
-    count = 600
-    block = (np.random.default_rng(0).random((100, 182, 182, 3)) * 255).astype(np.uint8)
-    for name, repeats in (("warm", 1), ("large", count // 100)):
-        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w", method) as archive:
-            with archive.open("x.npy", "w", force_zip64=True) as file:
-                shape = (100 * repeats, *block.shape[1:])
-                np.lib.format.write_array_header_1_0(
-                    file, {"descr": block.dtype.str, "fortran_order": False, "shape": shape}
-                )
-                for number in range(repeats):
-                    block[:, 0, 0, 0] = number % 256
-                    file.write(block.data)
-            targets = io.BytesIO()
-            np.save(targets, np.arange(100 * repeats) % 10)
-            archive.writestr("y.npy", targets.getvalue())
-    done = forking.run("warm.npz", "large.npz", code=MEASURE_ARRAYS, cwd=tmp_path)
-    images, growth_kib = map(int, done.stdout.split())
-    assert images == count
-    assert growth_kib < 30_000

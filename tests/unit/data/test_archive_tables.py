@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.data import Preparation, load_data
+from lamina.data import load_data
 from lamina.errors import DataError
 from support.image_sources import write_zip
 from support.table_sources import write_metadata, write_metadata_by_split, write_shards
@@ -77,26 +77,6 @@ def test_parquet_files_in_an_archive_are_read(kind: str, image_set, tmp_path: Pa
     assert packed.fingerprint == expected.fingerprint
 
 
-def test_an_archive_uses_the_options_of_what_it_contains(image_set, tmp_path: Path) -> None:
-    write_metadata(image_set, tmp_path / "table", "csv")
-    table = pack(tmp_path / "table", tmp_path / "table.zip")
-    folder = image_set.write_zip(tmp_path / "folder.zip")
-    columns = Preparation(label_columns=("label",))
-    assert load_data(table, columns).train.target_names == ("cat", "dog", "owl")
-    with pytest.raises(DataError) as raised:
-        load_data(folder, columns)
-    assert (
-        str(raised.value)
-        == "folder does not use label_columns (for tables only). Leave out label_columns."
-    )
-    with pytest.raises(DataError) as raised:
-        load_data(table, Preparation(label_from="parent"))
-    assert (
-        str(raised.value) == "table does not use label_from (for folders and archives of images"
-        " only). Leave out label_from."
-    )
-
-
 def test_an_error_names_a_file_inside_the_archive(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", "all/metadata.csv", b"file_name,label\n../1.png,cat\n")
     with pytest.raises(DataError) as raised:
@@ -105,12 +85,3 @@ def test_an_error_names_a_file_inside_the_archive(tmp_path: Path) -> None:
     assert f"that {path / 'all' / 'metadata.csv'} names" in message
     assert "unpacked" not in message
     assert message.endswith(" Unpack the archive to use a path inside it.")
-
-
-def test_a_table_in_an_archive_cannot_name_a_file_outside(tmp_path: Path, image_set) -> None:
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(image_set.encoded["train/cat/0000.png"])
-    for value in (str(secret), "../../../secret.png"):
-        path = write_zip(tmp_path / "a.zip", "metadata.csv", f"file_name,a\n{value},1\n".encode())
-        with pytest.raises(DataError, match="Cannot use any of the 1 images"):
-            load_data(path)

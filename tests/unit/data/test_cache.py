@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from lamina.data import Preparation, load_data
 from lamina.data.cache import cache_folder
-from lamina.errors import DataError, LaminaWarning
+from lamina.errors import DataError
 
 
 def cut_in_half(path: Path) -> None:
@@ -37,46 +36,19 @@ def set_byte(path: Path, place: int, byte: int) -> None:
     path.write_bytes(data)
 
 
-def exchange(path: Path, shape: bytes, other: bytes) -> None:
-    """Another shape in an array's header, of the same length by a blank less behind it."""
-    data = path.read_bytes()
-    assert shape in data
-    path.write_bytes(
-        data.replace(shape + b", }" + b" " * (len(other) - len(shape)), other + b", }")
-    )
-
-
-def zero_from(path: Path, offset_bytes: int) -> None:
-    """What a power cut may leave of a file whose blocks were never written."""
-    data = path.read_bytes()
-    path.write_bytes(data[:offset_bytes] + bytes(len(data) - offset_bytes))
-
-
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "no pixels": lambda folder: (folder / "pixels.npy").unlink(),
+    "no pixels": lambda folder: (folder / "pixels").unlink(),
     "no meta": lambda folder: (folder / "dataset.json").unlink(),
-    "half the pixels": lambda folder: cut_in_half(folder / "pixels.npy"),
+    "half the pixels": lambda folder: cut_in_half(folder / "pixels"),
     "fewer sizes": lambda folder: np.save(folder / "sizes.npy", np.zeros((20, 2), np.int32)),
     "half the digests": lambda folder: cut_in_half(folder / "digests.npy"),
-    "pixels of another kind": lambda folder: np.save(
-        folder / "pixels.npy", np.zeros((21, 8, 8, 3))
-    ),
     "pickled targets": lambda folder: np.save(
         folder / "targets.npy", np.array([{}] * 21), allow_pickle=True
     ),
     "another format": set_meta(format=0),
     "a header that is no Python": lambda folder: set_byte(folder / "targets.npy", 8, 40),
-    "height and width exchanged": lambda folder: exchange(
-        folder / "pixels.npy", b"(21, 8, 8, 3)", b"(21, 4, 16, 3)"
-    ),
+    "another shape": set_meta(shape=[21, 8, 8, 4]),
     "counts of another kind": set_meta(counts=[1]),
-    "pixels of zeros from the first block on": lambda folder: zero_from(
-        folder / "pixels.npy", 1000
-    ),
-    "two targets exchanged": lambda folder: np.save(
-        folder / "targets.npy",
-        np.load(folder / "targets.npy")[[*range(11), 12, 11, *range(13, 21)]],
-    ),
 }
 
 
@@ -106,12 +78,8 @@ def test_a_damaged_cache_is_rebuilt(damage: str, image_set, tmp_path: Path, cach
     (folder,) = cache.glob("a-*")
     DAMAGES[damage](folder)
 
-    with pytest.warns(LaminaWarning) as warned:
-        after = load_data(source)
+    after = load_data(source)
 
-    (message,) = [str(warning.message) for warning in warned]
-    assert message.startswith(f"The cache folder {folder} is damaged (")
-    assert message.endswith("). Rebuilding it.")
     np.testing.assert_array_equal(after.train.pixels, image_set.select("train")[0])
     assert after.fingerprint == before.fingerprint
     assert load_data(source).train.names == before.train.names
@@ -122,49 +90,37 @@ def test_a_folder_of_an_older_version_is_rebuilt_silently(
 ) -> None:
     source = image_set.write_zip(tmp_path / "a.zip")
     before = load_data(source)
-    (digest,) = cache.glob("a-*/digest.json")
-    digest.unlink()
+    (folder,) = cache.glob("a-*")
+    set_meta(format=14)(folder)
 
     after = load_data(source)
 
-    assert digest.is_file()
     assert after.fingerprint == before.fingerprint
     np.testing.assert_array_equal(after.train.pixels, image_set.select("train")[0])
 
 
-@pytest.mark.parametrize(
-    "name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "digests.npy", "pixels.npy"]
-)
+@pytest.mark.parametrize("name", ["dataset.json", "targets.npy", "sizes.npy", "digests.npy"])
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 255)), min_size=1, max_size=3))
-def test_flipped_bytes_are_harmless_or_rebuilt(
-    name: str, image_set, tmp_path: Path, cache: Path, flips
+@given(st.integers(0, 9_999))
+def test_a_file_that_ends_early_is_rebuilt(
+    name: str, image_set, tmp_path: Path, cache: Path, end: int
 ) -> None:
-    source, whole = tmp_path / "a.zip", tmp_path / "whole"
-    if not whole.exists():
-        load_data(image_set.write_zip(source))
-        shutil.copytree(cache, whole)
-    shutil.rmtree(cache)
-    shutil.copytree(whole, cache)
+    source = tmp_path / "a.zip"
+    before = load_data(source if source.exists() else image_set.write_zip(source))
     (file,) = cache.glob(f"a-*/{name}")
-    content = bytearray(file.read_bytes())
-    for place, byte in flips:
-        content[place % len(content)] = byte
-    file.write_bytes(content)
+    content = file.read_bytes()
+    file.write_bytes(content[: end % len(content)])
 
-    with warnings.catch_warnings(action="ignore"):
-        found = load_data(source)
+    after = load_data(source)
 
-    np.testing.assert_array_equal(
-        np.concatenate([images.pixels for images in found.splits.values()]),
-        np.concatenate([image_set.select(split)[0] for split in ("train", "val", "test")]),
-    )
-    assert found.train.target_names == ("cat", "dog", "owl")
-    assert {split: images.names for split, images in found.splits.items()} == {
-        split: image_set.select(split)[2] for split in ("train", "val", "test")
-    }
+    assert after.fingerprint == before.fingerprint
+    for split, images in after.splits.items():
+        pixels, targets, names = image_set.select(split)
+        np.testing.assert_array_equal(images.pixels, pixels)
+        np.testing.assert_array_equal(images.targets, targets)
+        assert images.names == names
 
 
 def test_a_removed_folder_is_rebuilt_silently(image_set, tmp_path: Path, cache: Path) -> None:
@@ -181,7 +137,7 @@ def test_a_source_that_changes_takes_no_more_room(image_set, tmp_path: Path, cac
     (root / "train" / "cat" / "0000.png").unlink()
     after = load_data(root)
     assert (len(before.train), len(after.train)) == (12, 11)
-    assert len(list(cache.glob("*/pixels.npy"))) == 1
+    assert len(list(cache.glob("*/pixels"))) == 1
     np.testing.assert_array_equal(before.train.pixels, image_set.select("train")[0])
 
 
@@ -198,7 +154,7 @@ def test_unrelated_sets_do_not_wait_for_each_other(image_set, tmp_path: Path, ca
 
     load_data(slow, progress=load_another)
     assert len(loaded[0].train) == 12
-    assert len(list(cache.glob("*/pixels.npy"))) == 2
+    assert len(list(cache.glob("*/pixels"))) == 2
 
 
 def test_a_whole_cache_is_read_where_nothing_can_be_written(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lamina.cli.output import save_table
 from lamina.data import Dataset, Preparation, load_data
-from lamina.data.cache import list_cached
+from lamina.data.cache import cache_folder
 from lamina.data.corrections import COLUMNS, contain_files, read_corrections
 from lamina.data.load import find_prepared
 from lamina.errors import DataError, LaminaWarning
@@ -164,23 +164,6 @@ def test_images_that_are_gone_are_named_and_counted_each_time(pets):
         )
 
 
-def test_copies_of_excluded_images_stay_in_their_split(tmp_path):
-    pixels = np.repeat(
-        np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8), 2, axis=0
-    )
-    np.savez(tmp_path / "set.npz", x=pixels, y=np.arange(120) // 2 % 2)
-    before = load_data(tmp_path / "set.npz", Preparation(test_fraction=0.3))
-    splits = {name: split for split, images in before.splits.items() for name in images.names}
-    first = sorted(splits)[::2]  # of each two copies
-    table = tmp_path / "table.csv"
-    table.write_text("image,correct\n" + "".join(f"{name},exclude\n" for name in first))
-    after = load_data(
-        tmp_path / "set.npz", Preparation(test_fraction=0.3, labels_from=(str(table),))
-    )
-    left = {name: split for split, images in after.splits.items() for name in images.names}
-    assert left == {name: split for name, split in splits.items() if name not in first}
-
-
 def test_they_are_part_of_the_fingerprint_and_of_the_cache(pets):
     plain = load_data(pets)
     first = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,dog\n")
@@ -294,7 +277,7 @@ def test_what_changes_nothing_makes_no_other_copy(pets, tmp_path, monkeypatch):
     other = "image,correct,note\r\ntrain/cat/0.png,dog,looked at\r\n"
     again = load_corrected(pets, other + '"train/cat/2.png",exclude,\r\n')
     assert again.preparation == first.preparation
-    assert len(list_cached()) == 1
+    assert len(list(cache_folder().glob("*/pixels"))) == 1
     assert load_data(pets, first.preparation).fingerprint == first.fingerprint
 
 

@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 
 from lamina.data import Problem
-from lamina.data.decoding import BadImageError, ImageReader
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 from support.table_sources import scan_table, spool, write_encoded_parquet, write_shards
@@ -80,8 +79,7 @@ def test_rows_without_bytes_are_problems(tmp_path: Path, monkeypatch) -> None:
         Problem("a/0000001", "no image bytes in the table"),
         Problem("a/0000003", "larger than 0 MiB"),
     ]
-    with ImageReader() as reader:
-        assert [reader.read(image) for image in listing.images] == [b"", b"xyz"]
+    assert [image.read() for image in listing.images] == [b"", b"xyz"]
 
 
 def test_a_table_whose_images_were_left_outside_says_so(tmp_path: Path) -> None:
@@ -98,18 +96,6 @@ def test_a_table_whose_images_were_left_outside_says_so(tmp_path: Path) -> None:
     )
 
 
-def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("lamina.data.sources.parquet.TOTAL_BYTES", 1000)
-    path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
-    with pytest.raises(DataError) as raised:
-        spool(scan_table(path, DEFAULTS), tmp_path)
-    assert (
-        str(raised.value)
-        == f"The images in {path} exceed 1000 bytes. Split the table into smaller sets."
-    )
-    assert (tmp_path / "spool").stat().st_size <= 1000
-
-
 def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
     path = write_images(tmp_path / "a.parquet", [b"x", b"y", b"z"])
     listing = scan_table(path, DEFAULTS)
@@ -117,14 +103,3 @@ def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         spool(listing, tmp_path)
     assert str(raised.value) == f"{path} changed while lamina was reading it. Try again."
-
-
-def test_a_spool_that_was_cut_off_gives_no_image(image_set, tmp_path: Path) -> None:
-    listing = spool(scan_table(write_encoded_parquet(image_set, tmp_path), DEFAULTS), tmp_path)
-    with (tmp_path / "spool").open("r+b") as file:
-        file.truncate(100)
-    with (
-        ImageReader() as reader,
-        pytest.raises(BadImageError, match="truncated"),
-    ):
-        reader.read(listing.images[0])

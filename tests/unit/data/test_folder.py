@@ -17,7 +17,7 @@ from lamina.data.description import describe_data
 from lamina.data.inspection import inspect
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
-from lamina.data.sources.arrangement import arrange
+from lamina.data.sources.arrangement import ADVICE, arrange
 from lamina.data.sources.class_folders import scan_folder
 from lamina.data.sources.listing import Scan
 from lamina.errors import DataError, LaminaWarning
@@ -53,7 +53,8 @@ def test_without_parts_there_are_no_splits() -> None:
 
 
 def test_a_class_named_train_and_folders_inside_a_class() -> None:
-    found = places(arrange_paths("bus/1.png", "bus/old/2.png", "train/1.png", "train/2.png"))
+    paths = ("bus/1.png", "bus/old/2.png", "train/1.png", "train/2.png")
+    found = places(arrange_paths(*paths, label_from="folder"))
     assert {name for _, name, _ in found} == {"bus", "train"}
     assert len(found) == 4
 
@@ -145,10 +146,8 @@ LAYOUT = (
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
             (
-                f"pets is ambiguous: it contains test, train and also more. {LAYOUT} To name the"
-                " splits, use --splits test=test train=train (in Python, splits); lamina leaves"
-                " out the other folders. If the outermost folders are the classes, use"
-                " --label-from folder; if the innermost are, use --label-from parent."
+                "pets is ambiguous: its folders test, train may be splits, classes or neither."
+                f" {LAYOUT} {ADVICE}"
             ),
         ),
     ],
@@ -235,12 +234,12 @@ def test_an_image_in_two_classes_is_counted_also_in_the_cache(tmp_path: Path) ->
         assert load_data(tmp_path, Preparation(test_fraction=0.0, val_fraction=0.0)).conflicts == 1
 
 
-def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path) -> None:
+def test_links_to_images_are_followed_and_to_folders_not(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         save_image(root / name)
-    save_image(tmp_path / "secret.png")
-    (root / "a" / "3.png").symlink_to(tmp_path / "secret.png")
+    save_image(tmp_path / "other.png")
+    (root / "a" / "3.png").symlink_to(tmp_path / "other.png")
     (root / "b" / "3.png").symlink_to(root / "b" / "1.png")
     (root / "c").symlink_to(root / "a")
     (root / "b" / "loop").symlink_to(root)
@@ -249,15 +248,13 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
         data = load_data(root, Preparation(test_fraction=0.0))
 
     assert data.problems == (
-        Problem("a/3.png", "a link to a file outside the folder"),
         Problem("b/loop", "a link to a folder, which lamina does not follow"),
         Problem("c", "a link to a folder, which lamina does not follow"),
     )
-    assert len(data.train) == 5
+    assert len(data.train) == 6
     assert [str(warning.message) for warning in warned] == [
-        "Left out 3 images: a/3.png (a link to a file outside the folder), b/loop (a link to a"
-        " folder, which lamina does not follow), c (a link to a folder, which lamina does not"
-        " follow)"
+        "Left out 2 images: b/loop (a link to a folder, which lamina does not follow), c (a link to"
+        " a folder, which lamina does not follow)"
     ]
 
 

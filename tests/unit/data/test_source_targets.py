@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from lamina.data import Preparation, Problem
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.sources.frames import add_problems, list_values
-from lamina.data.sources.listing import LABEL, Files, Labels
+from lamina.data.sources.listing import LABEL, Files
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from support.listed import Listed
@@ -28,7 +29,7 @@ class Reading(NamedTuple):
 def read(labels: dict[str, list], target_names=None, **options) -> Reading:
     files = list_labels(labels, target_names)
     preparation = Preparation(**options)
-    return Reading(*read_targets(leave_out_unlabeled(files, preparation).labels, preparation))
+    return Reading(*read_targets(leave_out_unlabeled(files, preparation), preparation))
 
 
 def list_labels(labels: dict[str, list], target_names=None) -> Files:
@@ -236,10 +237,10 @@ def test_an_image_without_a_value_is_left_out_and_named() -> None:
     ("task", "expected"), [("regression", "numbers"), ("binary", "yes, no, true, false, 1 or 0")]
 )
 def test_class_folders_that_do_not_fit_the_task_are_no_column(task, expected: str) -> None:
-    columns = {"class": pl.Series(["airplane", "ship"])}
-    labels = Labels(columns, "the class folders", kind="single-label")
+    listed = list_labels({"class": ["airplane", "ship"]})
+    files = replace(listed, label_reason="the class folders", kind="single-label")
     with pytest.raises(DataError) as raised:
-        read_targets(labels, Preparation(task=task))
+        read_targets(files, Preparation(task=task))
     assert (
         str(raised.value)
         == f"The task needs {expected}, but the targets come from the class folders, such as"

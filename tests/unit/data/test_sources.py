@@ -9,7 +9,7 @@ import pytest
 
 from lamina.data import Preparation, load_data
 from lamina.data.load import SOURCE_KINDS
-from support.table_sources import ARRAY_SOURCES, TABLE_SOURCES, write_idx
+from support.table_sources import ARRAY_SOURCES, TABLE_SOURCES
 
 IMAGE_SOURCES = {
     "folder": lambda image_set, path: image_set.write_folder(path / "set"),
@@ -31,8 +31,7 @@ def test_each_kind_of_source_recognizes_its_own_form(image_set, batches, tmp_pat
         **TABLE_SOURCES,
         **ARRAY_SOURCES,
         "folder": IMAGE_SOURCES["folder"],
-        "official folder": lambda _, path: batches.write_folder(path / "cifar-10-batches-py"),
-        "idx": lambda _, path: write_idx(path, {"train": (np.ones((2, 8, 8)), np.arange(2))}),
+        "official folder": lambda _, path: batches.write_folder(path / "cifar-10-batches-bin"),
     }
     recognized = set()
     for number, write in enumerate(writers.values()):
@@ -68,11 +67,11 @@ def write_source(form: str, image_set, batches, path: Path) -> str | Path:
         case "shapes" | "shapes-attributes" | "shapes-pose":
             return form
         case "official archive":
-            return batches.write_archive(path / "cifar-10-python.tar.gz")
+            return batches.write_archive(path / "cifar-10-binary.tar.gz")
         case "official folder":
-            return batches.write_folder(path / "cifar-10-batches-py")
+            return batches.write_folder(path / "cifar-10-batches-bin")
         case "folder of the official folder":
-            return batches.write_folder(path / "root" / "cifar-10-batches-py").parent
+            return batches.write_folder(path / "root" / "cifar-10-batches-bin").parent
         case _:
             return IMAGE_SOURCES[form](image_set, path)
 
@@ -92,7 +91,7 @@ def test_the_second_load_comes_from_the_cache(
 ) -> None:
     source = write_source(form, image_set, batches, tmp_path)
     first = load_data(source)
-    (stored,) = cache.glob("*/pixels.npy")
+    (stored,) = cache.glob("*/pixels")
     before = stored.stat()
 
     second = load_data(source, progress=lambda done, total: pytest.fail("decoded again"))
@@ -148,7 +147,7 @@ def test_the_official_files_give_their_images(
     np.testing.assert_array_equal(data.test.pixels, batches.test)
     np.testing.assert_array_equal(data.test.targets, batches.test_targets)
     assert data.train.target_names[:3] == ("airplane", "automobile", "bird")
-    assert data.test.names[1] == "test/image_1.png"
+    assert data.test.names[1] == "test/00001"
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "official archive", "shapes"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from pathlib import Path
@@ -12,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.data import Problem
-from lamina.data.decoding import ImageReader, decode_image
+from lamina.data.decoding import decode_image
+from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.table import open_folder, open_table
 from lamina.errors import DataError
@@ -52,13 +52,12 @@ def test_every_layout_gives_the_same_images_classes_and_splits(
     assert listing.problems == []
     assert listing.label_reason == "column 'label'"
     assert listing.target_names == (CLASSES if form.startswith("hugging face") else None)
-    with ImageReader() as reader:
-        found = {
-            (split, label, decode_image(reader.read(image)).tobytes())
-            for image, split, label in zip(
-                listing.images, listing.splits, listing.labels["label"], strict=True
-            )
-        }
+    found = {
+        (split, label, decode_image(image.read()).tobytes())
+        for image, split, label in zip(
+            listing.images, listing.splits, listing.labels["label"], strict=True
+        )
+    }
     expected = {
         (*name.split("/")[:2], pixels.tobytes()) for name, pixels in image_set.pixels.items()
     }
@@ -117,7 +116,7 @@ def test_texts_in_json_lines_are_unchanged(labels, tmp_path_factory) -> None:
     assert listing.labels["label"] == [label or None for label in labels]
 
 
-@pytest.mark.parametrize("name", ["pets.csv", "pets.csv.gz", "pets.tsv"])
+@pytest.mark.parametrize("name", ["pets.csv", "pets.tsv"])
 def test_decimal_commas_are_numbers(name: str, tmp_path: Path) -> None:
     text = (
         "image;label;size (w,h)\r\n1.png;0,5;3\r\n2.png;-1;4,25\r\n3.png;,5;\r\n4.png;1,5E-02;1\r\n"
@@ -125,8 +124,6 @@ def test_decimal_commas_are_numbers(name: str, tmp_path: Path) -> None:
     if name.endswith(".tsv"):
         text = text.replace(";", "\t")
     data = b"\xef\xbb\xbf" + text.encode()
-    if name.endswith(".gz"):
-        data = gzip.compress(data)
     preparation = Preparation(label_columns=("label", "size (w,h)"))
     listing = scan_text(tmp_path, data, name, preparation)
     assert listing.labels == {
@@ -140,16 +137,18 @@ def test_decimal_commas_are_numbers(name: str, tmp_path: Path) -> None:
     [
         "image;label\n1.png;1.234,5\n2.png;0,5\n",
         "image;label\n1.png;1,234\n2.png;12,345\n3.png;7\n",
-        "image;label\n1.png;0.5\n2.png;0,5\n",
-        "image;label;x\n1.png;1.234;0,5\n2.png;999;0,7\n",
         'image,label\n1.png,"1,234"\n2.png,"12,345,678"\n',
         'image,label\n1.png,"0,5"\n2.png,"0,7"\n',
         "image;label\n1.png;1,2,3\n2.png;3\n",
     ],
 )
 def test_numbers_that_may_mean_two_things_are_refused(text: str, tmp_path: Path) -> None:
-    message = rejection(tmp_path, text, preparation=Preparation(label_columns=("label",)))
-    assert message.startswith("Column 'label' of DIR/pets.csv has numbers such as '")
+    preparation = Preparation(label_columns=("label",))
+    listing = scan_text(tmp_path, text, preparation=preparation)
+    with pytest.raises(DataError) as raised:
+        read_targets(listing.files, preparation)
+    message = str(raised.value)
+    assert message.startswith("Column 'label' has numbers such as '")
     assert "as in 1234.5. If commas separate several labels, use --task multi-label;" in message
 
 
@@ -206,24 +205,6 @@ def test_json_lines_hold_lists_of_labels_numbers_and_truth_values(tmp_path: Path
 def test_texts_and_numbers_in_one_column_of_json_lines_are_texts(tmp_path: Path) -> None:
     text = '{"image":"1.png","label":"a"}\n{"image":"2.png","label":7}\n{"image":"3.png"}\n'
     assert scan_text(tmp_path, text, "pets.jsonl").labels == {"label": ["a", "7", None]}
-
-
-def test_values_of_json_lines_are_not_made_alike(tmp_path: Path) -> None:
-    text = (
-        '{"image":"1.png","extra":{"a":1},"tags":["a"]}\n'
-        '{"image":"2.png","tags":"","extra":false}\n'
-    )
-    assert scan_text(tmp_path, text, "pets.jsonl").labels == {"tags": [["a"], None]}
-    text = '{"image":"1.png","z":1}\n{"image":"2.png","b":2,"z":NaN}\n'
-    preparation = Preparation(label_columns=("z", "b"))
-    assert scan_text(tmp_path, text, "more.jsonl", preparation).labels == {
-        "z": [1, None],
-        "b": [None, 2],
-    }
-
-
-def test_lines_that_end_as_on_old_macs_are_read(tmp_path: Path) -> None:
-    assert scan_text(tmp_path, b"image,label\r1.png,a\r2.png,b\r").labels == {"label": ["a", "b"]}
 
 
 def test_a_line_of_many_megabytes_is_read(tmp_path: Path) -> None:
@@ -305,14 +286,10 @@ def test_rows_without_a_usable_image_are_problems(tmp_path: Path) -> None:
         "near.png",
         "",
         "10.png",
-        "../secret.png",
-        "a/../../secret.png",
+        "../set/1.png",
         "link.png",
-        "away/secret.png",
-    ]
-    names += [
         "away/set/2.png",
-        str(root / "1.png"),
+        str(root / "2.png"),
         "C:\\1.png",
         "folder.png",
         "1.png/2.png",
@@ -321,16 +298,19 @@ def test_rows_without_a_usable_image_are_problems(tmp_path: Path) -> None:
     ]
     names += ["x" * 300, "a\0b.png"]
     listing = scan_text(root, "image,label\n" + "".join(f"{name},a\n" for name in names))
-    assert [image.name for image in listing.images] == ["1.png", "near.png", "away/set/2.png"]
+    assert [image.name for image in listing.images] == [
+        "1.png",
+        "near.png",
+        "../set/1.png",
+        "link.png",
+        "away/set/2.png",
+        str(root / "2.png"),
+    ]
+    assert listing.images[-1].file == str(root / "2.png")
     assert listing.problems == [
         Problem("row 3", "names no image"),
         Problem("10.png", "no such file"),
-        Problem("../secret.png", "outside the table's folder"),
-        Problem("a/../../secret.png", "outside the table's folder"),
-        Problem("link.png", "a link to a file outside the folder"),
-        Problem("away/secret.png", "outside the table's folder"),
-        Problem(str(root / "1.png"), "an absolute path"),
-        Problem("C:\\1.png", "an absolute path"),
+        Problem("C:\\1.png", "no such file"),
         Problem("folder.png", "not a regular file"),
         Problem("1.png/2.png", "no such file"),
         Problem("1.png", "named in an earlier row"),
@@ -372,32 +352,25 @@ COLUMNS = "Its columns are image (text), label (number)."
             "image,label\n1.png,a\n2.png,b,c\n",
             {},
             (
-                "Line 3 of DIR/pets.csv has 3 fields, but the first row names 2 columns. Put text"
-                " that contains ',' in double quotes."
+                "The rows of DIR/pets.csv do not fit its first row: found more fields than defined"
+                " in 'Schema'. Put text that contains ',' in double quotes, and double each quote"
+                " in it."
             ),
         ),
         (
             "image,label\n1.png,café\n2.png,tea\n".encode("latin-1"),
             {},
             (
-                "DIR/pets.csv is not UTF-8: line 2 has the byte 0xe9. Save it as UTF-8 (in Excel,"
-                " 'CSV UTF-8'), or convert it with iconv."
+                "DIR/pets.csv is not UTF-8. Save it as UTF-8 (in Excel, 'CSV UTF-8'), or convert it"
+                " with iconv."
             ),
         ),
         (
             "image,label\n1.png,a\n".encode("utf-16"),
             {},
             (
-                "DIR/pets.csv is UTF-16, but tables must be UTF-8. Save it as UTF-8 (in Excel, 'CSV"
-                " UTF-8'), or convert it with iconv."
-            ),
-        ),
-        (
-            'image,label\n1.png,5" screen\n2.png,6" screen\n',
-            {},
-            (
-                "Line 2 of DIR/pets.csv has an unpaired double quote. Put the text in double quotes"
-                ' and double the quote, as in "5"" screen".'
+                "DIR/pets.csv is not UTF-8. Save it as UTF-8 (in Excel, 'CSV UTF-8'), or convert it"
+                " with iconv."
             ),
         ),
         (
@@ -492,7 +465,7 @@ COLUMNS = "Its columns are image (text), label (number)."
             {},
             (
                 "Cannot use any of the 2 images that DIR/pets.csv names; the first is ../1.png"
-                " (outside the table's folder). Column 'image' must contain paths relative to DIR."
+                " (no such file). Column 'image' must contain paths relative to DIR."
             ),
         ),
     ],
@@ -507,8 +480,6 @@ def test_a_table_that_cannot_be_used_says_what_to_do(
     ("text", "name"),
     [
         ('image,label\n"1.png,1\n2.png,2\n', "pets.csv"),
-        (b"\x1f\x8b\x08\x00", "pets.csv.gz"),
-        (b"no gzip", "pets.csv.gz"),
         ('{"image": "1.png", "label": \n', "pets.jsonl"),
         ('["1.png", 2]\n', "pets.jsonl"),
         ('{"image":' + "[" * 100_000 + "]" * 100_000 + "}\n", "pets.jsonl"),
@@ -518,8 +489,6 @@ def test_a_table_that_cannot_be_used_says_what_to_do(
     ],
     ids=[
         "open quote",
-        "gzip cut short",
-        "no gzip",
         "no value",
         "line that is a list",
         "deep brackets",
@@ -530,26 +499,9 @@ def test_a_table_that_cannot_be_used_says_what_to_do(
 )
 def test_a_damaged_table_is_one_plain_error(text, name: str, tmp_path: Path) -> None:
     message = rejection(tmp_path, text, name)
-    assert message.startswith((f"Cannot read DIR/{name}: ", f"DIR/{name} has more than one column"))
+    starts = ("Cannot read DIR/", "The rows of DIR/", "DIR/pets.csv has more than one column")
+    assert message.startswith(starts)
     assert len(message) < 400
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (
-            '{"image": "2.png", "label": }',
-            "line 2 is not JSON, Expecting value: line 1 column 29 (char 28)",
-        ),
-        ('["2.png", 2]', "line 2 must be a JSON object, got '[\"2.png\", 2]'"),
-    ],
-)
-def test_the_line_that_is_not_json_is_named(line: str, reason: str, tmp_path: Path) -> None:
-    text = f'{{"image": "1.png", "label": 1}}\n{line}\n'
-    assert (
-        rejection(tmp_path, text, "pets.jsonl")
-        == f"Cannot read DIR/pets.jsonl: {reason}. Create or download it again."
-    )
 
 
 def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:
@@ -568,15 +520,11 @@ def test_values_that_cannot_be_learned_are_rejected(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("pets.csv", "image,label\n1.png,\n"), ("pets.jsonl", '{"image":"1.png","label":""}\n')],
-)
-def test_an_empty_column_is_called_empty(name: str, text: str, tmp_path: Path) -> None:
+def test_an_empty_column_is_called_empty(tmp_path: Path) -> None:
     assert (
-        rejection(tmp_path, text, name)
-        == f"Column 'label' of DIR/{name} is empty; --label-column needs text, numbers, booleans or"
-        " lists of text. Its columns are image (text), label (empty)."
+        rejection(tmp_path, "image,label\n1.png,\n")
+        == "Column 'label' of DIR/pets.csv is empty; --label-column needs text, numbers, booleans"
+        " or lists of text. Its columns are image (text), label (empty)."
     )
 
 
@@ -602,11 +550,3 @@ def test_a_missing_image_that_appears_changes_the_digest(tmp_path: Path) -> None
     after = scan_table(tmp_path / "pets.csv", DEFAULTS)
     assert (len(before.images), len(after.images)) == (1, 2)
     assert before_state != state_of_table(tmp_path / "pets.csv", DEFAULTS)
-
-
-def test_a_compressed_table_has_a_limit_of_its_ratio(tmp_path: Path) -> None:
-    (tmp_path / "pets.csv.gz").write_bytes(gzip.compress(b"image,label\n" + b"1.png,a\n" * 2**20))
-    with pytest.raises(
-        DataError, match=r"pets\.csv\.gz is rejected: it is compressed more than 200:1\. Unpack it"
-    ):
-        scan_table(tmp_path / "pets.csv.gz", DEFAULTS)

@@ -56,7 +56,7 @@ def check_image(path: str) -> None:
 
 
 def scan_folder(root: Path) -> Scan:
-    """Find the images below a folder; does not follow links to folders or out of the folder."""
+    """Find the images below a folder; does not follow links to folders."""
     names: list[str] = []
     sizes_bytes: list[int] = []
     problems: list[Problem] = []
@@ -64,7 +64,6 @@ def scan_folder(root: Path) -> Scan:
     empty: list[str] = []
     digest = hashlib.blake2b(digest_size=16)
     try:
-        real_root = root.resolve(strict=True)
         entries = sorted(walk_files(root, empty=empty, unread=problems), key=lambda pair: pair[0])
     except OSError as error:
         raise DataError(
@@ -76,7 +75,7 @@ def scan_folder(root: Path) -> Scan:
             if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112
                 raise BadImageError("a link to a folder, which lamina does not follow")
             if not is_hidden(entry.name):
-                state = stat_file(entry.path, real_root)
+                state = stat_file(entry.path)
                 check_image(entry.path)
                 digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
                 names.append(name)
@@ -90,15 +89,11 @@ def scan_folder(root: Path) -> Scan:
     return Scan(root, names, sizes_bytes, problems, unused, digest.hexdigest())
 
 
-def stat_file(path: str, real_root: Path) -> os.stat_result:
-    """Stat a regular file, or a link to one below ``real_root``; otherwise ``BadImageError``."""
+def stat_file(path: str) -> os.stat_result:
+    """Stat a regular file, or a link to one; otherwise ``BadImageError``."""
     try:
-        state = os.lstat(path)
-        if stat.S_ISLNK(state.st_mode):
-            if not Path(os.path.realpath(path)).is_relative_to(real_root):
-                raise BadImageError("a link to a file outside the folder")
-            # many times as fast as Path.stat
-            state = os.stat(path)  # noqa: PTH116
+        # many times as fast as Path.stat
+        state = os.stat(path)  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise BadImageError("no such file") from None
     except OSError as error:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_image_path
+from lamina.data.sources.frames import clean_column
+from lamina.data.sources.listing import readable
 from lamina.data.splits import find_splits
 from lamina.errors import DataError, name_some, suggest
 
 ColumnKind = Literal["text", "number", "truth", "list", "bytes", "empty", "other"]
+ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 IMAGE_KINDS: tuple[ColumnKind, ...] = ("text", "bytes")
 LABEL_KINDS: tuple[ColumnKind, ...] = ("text", "number", "truth", "list")
 # In order of preference, normalized by _simple.
@@ -73,14 +77,26 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The columns of a file; ``read`` returns a column, with null for empty cells and NaN."""
+    """The columns of a file."""
 
     path: Path
-    kinds: Mapping[str, ColumnKind]
+    frame: pl.LazyFrame
     rows: int
-    read: Callable[[str], pl.Series]
     # for columns that hold class numbers
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def kinds(self) -> Mapping[str, ColumnKind]:
+        schema = self.frame.collect_schema()
+        return {column: find_kind(dtype) for column, dtype in schema.items()}
+
+    def read(self, column: str) -> pl.Series:
+        """A column, with null for empty cells and NaN."""
+        with readable(self.path, ERRORS):
+            values = self.frame.select(pl.col(column)).collect()[column]
+        if names := self.class_names.get(column):
+            values = _name_classes(values, names, self.path)
+        return clean_column(values)
 
     def describe(self) -> str:
         columns = [f"{column} ({kind})" for column, kind in self.kinds.items()]
@@ -209,3 +225,39 @@ def _well_known(columns: Sequence[str], names: tuple[str, ...]) -> list[str]:
 
 def _simple(column: str) -> str:
     return re.sub(r"[ -]", "_", column.strip().lower())
+
+
+def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check polars.DataType
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return "text"
+    if dtype == pl.Boolean:
+        return "truth"
+    if dtype.is_numeric():
+        return "number"
+    if isinstance(dtype, pl.List | pl.Array) and (
+        dtype.inner == pl.String or dtype.inner.is_integer()
+    ):
+        return "list"
+    fields = dict(dtype) if isinstance(dtype, pl.Struct) else {}
+    if pl.Binary in (dtype, fields.get("bytes")):
+        return "bytes"
+    return "empty" if dtype == pl.Null else "other"
+
+
+def _name_classes(values: pl.Series, names: tuple[str, ...], path: Path) -> pl.Series:
+    """The names of one class or a list of classes; Hugging Face uses -1 for an unknown class."""
+    is_list = isinstance(values.dtype, pl.List | pl.Array)
+    numbers = values.cast(pl.List(pl.Int64) if is_list else pl.Int64)
+    flat = numbers.explode() if is_list else numbers
+    unknown = flat.filter((flat < -1) | (flat >= len(names)))
+    if not unknown.is_empty():
+        raise DataError(
+            f"Column {values.name!r} of {path} has the label {unknown[0]}, but names only"
+            f" {len(names)} classes, 0 to {len(names) - 1}. Correct the labels or the names, and"
+            " create the file again."
+        )
+    known = dict(enumerate(names))
+    if not is_list:
+        return numbers.replace_strict(known, default=None, return_dtype=pl.String)
+    named = pl.element().replace_strict(known, default=None, return_dtype=pl.String)
+    return numbers.list.eval(named)

@@ -1,21 +1,19 @@
-"""Download published data sets by name; the SHA-256 of every file is checked."""
+"""Download published data sets by name; the digest of every file is checked."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from lamina.data.cache import cache_folder, lock_or_wait
-from lamina.data.preparation import Preparation
-from lamina.data.sources.idx import open_idx
-from lamina.data.sources.listing import Arrays, Files
-from lamina.errors import DataError, LaminaWarning
+from lamina.data.sources.idx import list_digits
+from lamina.data.sources.listing import Arrays
+from lamina.errors import DataError, warn
 
 NETWORK_TIMEOUT_SECONDS = 10.0
 CHUNK_BYTES = 2**20
@@ -23,7 +21,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 class Published(NamedTuple):
-    """Where to download the files of a set, and the SHA-256 of each."""
+    """Where to download the files of a set, and the digest of each."""
 
     url: str
     size_mb: int
@@ -37,22 +35,18 @@ PUBLISHED = {
         "https://www.cs.toronto.edu/~kriz/",
         170,
         {
-            "cifar-10-python.tar.gz": (
-                "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-            )
+            "cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530",
         },
         remedy=(
-            " Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder"
-            " cifar-10-batches-py, or a zip or folder of class folders."
+            " Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-binary.tar.gz, its folder"
+            " cifar-10-batches-bin, or a zip or folder of class folders."
         ),
     ),
     "cifar100": Published(
         "https://www.cs.toronto.edu/~kriz/",
         169,
         {
-            "cifar-100-python.tar.gz": (
-                "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
-            )
+            "cifar-100-binary.tar.gz": "md5:03b5dce01913d631647c71ecec9e9cb8",
         },
     ),
     "mnist": Published(
@@ -60,16 +54,16 @@ PUBLISHED = {
         12,
         {
             "train-images-idx3-ubyte.gz": (
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+                "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
             ),
             "train-labels-idx1-ubyte.gz": (
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+                "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
             ),
             "t10k-images-idx3-ubyte.gz": (
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+                "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
             ),
             "t10k-labels-idx1-ubyte.gz": (
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+                "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
             ),
         },
         tuple(f"{digit} - {word}" for digit, word in enumerate(DIGITS)),
@@ -79,16 +73,16 @@ PUBLISHED = {
         31,
         {
             "train-images-idx3-ubyte.gz": (
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+                "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
             ),
             "train-labels-idx1-ubyte.gz": (
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+                "sha256:a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
             ),
             "t10k-images-idx3-ubyte.gz": (
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+                "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
             ),
             "t10k-labels-idx1-ubyte.gz": (
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+                "sha256:67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
             ),
         },
         (
@@ -134,11 +128,7 @@ def download(name: str) -> Path:
         with lock_or_wait(target.parent / f"{name}.lock", name):
             if target.exists():  # downloaded by another process in the meantime
                 return target
-            warnings.warn(
-                f"Downloading {name} ({published.size_mb} MB) from {host}.",
-                LaminaWarning,
-                stacklevel=4,
-            )
+            warn(f"Downloading {name} ({published.size_mb} MB) from {host}.", stacklevel=4)
             with tempfile.TemporaryDirectory(dir=target.parent) as beside:
                 _fetch(published, Path(beside) if len(published.files) == 1 else Path(beside, name))
                 Path(beside, target.name).replace(target)
@@ -155,28 +145,20 @@ def _fetch(published: Published, folder: Path) -> None:
 
     pooch.get_logger().setLevel("WARNING")  # lamina announces its downloads itself
     fetch = pooch.HTTPDownloader(timeout=NETWORK_TIMEOUT_SECONDS, chunk_size=CHUNK_BYTES)
-    for file, sha256 in published.files.items():
-        pooch.retrieve(published.url + file, f"sha256:{sha256}", file, folder, downloader=fetch)
+    for file, digest in published.files.items():
+        pooch.retrieve(published.url + file, digest, file, folder, downloader=fetch)
 
 
 def _find_reason(error: BaseException, handled: BaseException | None) -> str:
     """The root cause of an error in requests or urllib3; stops at the earlier ``handled``."""
-    if isinstance(error, ValueError) and "hash of downloaded file" in str(error):
-        return "the SHA-256 of the file differs from the published one"
     while (cause := error.__cause__ or error.__context__) not in (None, handled):
         error = cause
     return getattr(error, "strerror", None) or str(error)
 
 
-def list_published(name: str) -> Files | Arrays:
+def list_published(name: str) -> Arrays:
     """List the images of ``mnist`` or ``fashion-mnist``, downloading the set if needed."""
-    folder = download(name)
-    source = open_idx(folder, Preparation(), PUBLISHED[name].classes)
-    if source is None:
-        raise DataError(
-            f"{folder} does not contain all files of {name}. Delete it to download the set again."
-        )
-    return source.read(folder, lambda *_: None)
+    return list_digits(download(name), PUBLISHED[name].classes)
 
 
 def find_download_mb(source: str) -> int:

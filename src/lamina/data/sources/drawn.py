@@ -359,7 +359,7 @@ def write_sample(folder: Path, seed: int = 0) -> list[str]:
                 files.append(f"{name}/{number:02}.jpg")
                 Image.fromarray(pixels).save(folder / files[-1], quality=88)
     copied = f"{POSED_KINDS[-1]}/21"
-    image = Image.open(folder / f"{copied}.jpg")
     files.append(f"{copied}-copy.jpg")
-    image.resize((180, 180)).save(folder / files[-1], quality=75)
+    with Image.open(folder / f"{copied}.jpg") as image:
+        image.resize((180, 180)).save(folder / files[-1], quality=75)
     return files

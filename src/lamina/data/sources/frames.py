@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
-from lamina.data.decoding import EncodedImage
 from lamina.data.images import Problem
 from lamina.data.sources.listing import show_name
 
@@ -63,12 +61,6 @@ def clean_column(values: pl.Series) -> pl.Series:
     if values.dtype in (pl.String, pl.Categorical, pl.Enum):
         return values.cast(pl.String).replace("", None)
     return values
-
-
-def list_encoded(frame: pl.DataFrame) -> list[EncodedImage]:
-    """The images of a frame, to be decoded."""
-    columns = frame["name", "file", "size_bytes", "offset_bytes"]
-    return [EncodedImage(name, os.fsdecode(file), *place) for name, file, *place in columns.rows()]
 
 
 def list_problems(frame: pl.DataFrame) -> tuple[Problem, ...]:

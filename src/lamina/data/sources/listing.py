@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,16 +35,6 @@ READ_ERRORS: tuple[type[BaseException], ...] = (
 
 
 @dataclass(frozen=True, eq=False)
-class Labels:
-    """Labels as a source states them: columns of text, numbers, booleans or lists of text."""
-
-    columns: Mapping[str, pl.Series]
-    reason: str  # where they come from
-    target_names: Sequence[str] | None = None  # in the order of the source
-    kind: KindName | None = None  # if the source determines it
-
-
-@dataclass(frozen=True, eq=False)
 class Files:
     """Encoded images: a frame with a row for each, and where their labels come from.
 
@@ -58,13 +49,12 @@ class Files:
     kind: KindName | None = None  # if the source determines it
     problems: Sequence[Problem] = ()  # more files that are left out
 
-    @property
-    def labels(self) -> Labels:
-        """The labels of the images that are used."""
+    @cached_property
+    def labels(self) -> Mapping[str, pl.Series]:
+        """The labels of the images that are used: text, numbers, booleans or lists of text."""
         frame = self.frame.filter(self.frame["reason"].is_null())
         names = [name for name in frame.columns if name.startswith(LABEL)]
-        columns = {name.removeprefix(LABEL): frame[name] for name in names}
-        return Labels(columns, self.label_reason, self.target_names, self.kind)
+        return {name.removeprefix(LABEL): frame[name] for name in names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +108,6 @@ class Source:
 
     state: object
     read: Callable[[Path, Progress], Files | Arrays]
-    options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
     unused: Sequence[Problem] = ()  # files that are not used, and so do not change the state
 
 

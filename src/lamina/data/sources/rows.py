@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,14 +19,7 @@ from lamina.data.images import REPEATED, Problem, Progress
 from lamina.data.labels import joins_labels, split_labels
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_image_path, stat_file, walk_files
-from lamina.data.sources.columns import (
-    URL,
-    Columns,
-    Table,
-    choose_columns,
-    find_image_column,
-    read_splits,
-)
+from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
 from lamina.data.sources.frames import add_problems, leave_out_gaps, list_problems
 from lamina.data.sources.listing import LABEL, Files, Source, TablePart, mark_state, show_name
 from lamina.data.sources.parquet import read_parquet_table, spool_table
@@ -36,7 +28,6 @@ from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError, name_some, plural
 
 NAME_LIMIT = 200
-OUTSIDE = "outside the table's folder"
 IMAGES: dict[str, Any] = {
     "name": pl.String,
     "file": pl.Binary,
@@ -67,11 +58,7 @@ def open_parts(
             return files
         return replace(files, frame=spool_table(files.frame, encoded, folder))
 
-    options = ("image_column", "label_columns", "label_separator", "split_column", "group_column")
-    unused: Sequence[Problem] = ()
-    if path.is_dir():
-        unused = _find_unnamed(path, files.frame)
-    return Source(state, read, options, unused)
+    return Source(state, read)
 
 
 def scan_table(
@@ -110,17 +97,6 @@ def scan_table(
     if table.kinds[columns.image] == "bytes":
         encoded = columns.image
     return Scanned(files, digest.hexdigest(), encoded)
-
-
-def list_table(path: Path, spool: Path) -> pl.DataFrame:
-    """The images of a table without labels; copies images that it contains into ``spool``."""
-    preparation = Preparation()
-    table = _read_table(path, preparation)
-    columns = Columns(find_image_column(table), (), None)
-    frame = _list_images(table, columns, TablePart(path), preparation, hashlib.blake2b())
-    if table.kinds[columns.image] == "bytes":
-        return spool_table(frame, columns.image, spool)
-    return frame
 
 
 def _read_table(path: Path, preparation: Preparation) -> Table:
@@ -166,16 +142,6 @@ def _list_images(
     return _unite_rows(frame, columns.labels, preparation)
 
 
-def _find_unnamed(folder: Path, frame: pl.DataFrame) -> list[Problem]:
-    named = set(frame["file"].to_list())
-    names = sorted(
-        name
-        for name, entry in walk_files(folder)
-        if is_image_path(name) and os.fsencode(entry.path) not in named
-    )
-    return [Problem(name, "not named in the table") for name in names]
-
-
 def _find_images(
     frame: pl.DataFrame, paths: pl.Series, part: TablePart, digest: hashlib.blake2b
 ) -> pl.DataFrame:
@@ -199,7 +165,7 @@ def _find_images(
             name = part.prefix + path[:NAME_LIMIT]
             return show_name(name), None, 0, show_name(str(error))
         digest.update(os.fsencode(f"{name}\0{mark_state(state)}\n"))
-        file = os.fsencode(f"{folder}/{name}")
+        file = os.fsencode(os.path.join(folder, name))  # noqa: PTH118
         return show_name(part.prefix + name), file, state.st_size, None
 
     columns = list(zip(*map(find, paths), strict=True))  # rows would take more memory
@@ -230,31 +196,19 @@ class _Finder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._real_folder = folder.resolve()
-        self._is_inside = cache(
-            lambda path: Path(os.path.realpath(path)).is_relative_to(self._real_folder)
-        )
 
     def __call__(self, value: str) -> tuple[str, os.stat_result]:
-        name = value.replace("\\", "/")
-        if name.startswith("/") or re.match("[A-Za-z]:", name):
-            raise BadImageError("an absolute path")
-        name = posixpath.normpath(name)
-        if f"{name}/".startswith("../"):
-            raise BadImageError(OUTSIDE)
+        name = posixpath.normpath(value.replace("\\", "/"))
         try:
-            state = stat_file(f"{self._folder}/{name}", self._real_folder)
+            return name, stat_file(os.path.join(self._folder, name))  # noqa: PTH118
         except BadImageError:
             places = self._files[name]
             if len(places) > 1:
                 raise BadImageError(f"in several places: {name_some(sorted(places), 2)}") from None
             if not places:
                 raise
-            (name,) = places
-            state = stat_file(f"{self._folder}/{name}", self._real_folder)
-        if not self._is_inside(f"{self._folder}/{posixpath.dirname(name)}"):
-            raise BadImageError(OUTSIDE)
-        return name, state
+        (name,) = places
+        return name, stat_file(f"{self._folder}/{name}")
 
     @cached_property
     def _files(self) -> dict[str, list[str]]:

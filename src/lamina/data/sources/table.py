@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from lamina.data.images import Problem
@@ -14,17 +13,7 @@ from lamina.data.sources.listing import Files, Scan, Source, TablePart
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
-SUFFIXES = (
-    ".csv",
-    ".tsv",
-    ".csv.gz",
-    ".tsv.gz",
-    ".jsonl",
-    ".ndjson",
-    ".jsonl.gz",
-    ".ndjson.gz",
-    ".parquet",
-)
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 HEADER_BYTES = 2**16  # at the start of a table, searched for column names
 # Files of Hugging Face's datasets: train-00000-of-00002.parquet, in older sets followed by a
@@ -61,7 +50,7 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
 
         return arrange(scan, path, preparation)
 
-    return Source(scan.digest, read, ("label_from", "label_separator", "splits"), scan.unused)
+    return Source(scan.digest, read, scan.unused)
 
 
 def is_table(path: Path) -> bool:
@@ -121,7 +110,6 @@ def find_parquet(scan: Scan) -> tuple[list[TablePart], list[Problem]]:
             f"{path} contains several sets of Parquet files: {', '.join(sorted(sets))}. "
             f"Use the folder of one, such as {path / max(sets)}."
         )
-    _check_complete(shards, path)
     unused = [file for file in files if in_split and not splits[file]]
     return parts, [Problem(str(file), "not named after a split") for file in unused]
 
@@ -131,18 +119,6 @@ def _find_split(file: PurePosixPath) -> Split | None:
     match = SHARD.fullmatch(file.name)
     word = match[1] if match else file.parent.name
     return SPLIT_WORDS.get(word.lower())
-
-
-def _check_complete(shards: Sequence[re.Match[str]], path: Path) -> None:
-    """Raise ``DataError`` if a numbered file is missing."""
-    present = {(match[1].lower(), int(match[2])) for match in shards if match[2]}
-    for match in shards:
-        for number in range(int(match[3] or 0)):
-            if (match[1].lower(), number) not in present:
-                missing = f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}"
-                raise DataError(
-                    f"The Parquet file {missing} is missing in {path}. Download the set again."
-                )
 
 
 def _find_metadata(folder: Path) -> Path | None:

@@ -110,7 +110,7 @@ class Similar(TypedDict):
 class Model(TypedDict):
     """A model of the server: single-label, multi-label, binary or regression.
 
-    Images with more than 8 bits per channel are rejected if ``bit_depth`` is null.
+    Gray images with more than 8 bits per channel are rejected.
     ``coverage_interval`` is a 95 % interval of the fraction of new images that --coverage covers.
     """
 
@@ -132,7 +132,6 @@ class Model(TypedDict):
     height_px: int
     width_px: int
     resize: str
-    bit_depth: int | None
     coverage_interval: list[float] | None
 
 

@@ -85,7 +85,6 @@ class Served:
             "height_px": height,
             "width_px": width,
             "resize": self.predictor.resize,
-            "bit_depth": self.predictor.bit_depth,
             "coverage_interval": interval,
             **describe_calibration(self.run.calibration),
         }

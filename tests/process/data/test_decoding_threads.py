@@ -1,10 +1,9 @@
-"""Many images are decoded by worker processes, which may fail."""
+"""Many images are decoded in threads."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,16 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.data import Preparation, Problem, load_data, workers
+from lamina.data import Preparation, Problem, load_data
 from lamina.errors import DataError, LaminaWarning
-
-if sys.platform == "linux":
-    import resource
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes in one process")
 
 
-def test_workers_give_what_one_process_would(many_images, tmp_path: Path) -> None:
+def test_threads_give_what_one_thread_would(many_images, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
 
     data = load_data(
@@ -31,7 +27,6 @@ def test_workers_give_what_one_process_would(many_images, tmp_path: Path) -> Non
         progress=lambda done, total: calls.append((done, total)),
     )
 
-    assert len(data.train) + len(data.test) > 2 * workers.IMAGES_PER_WORKER
     for split, images in data.splits.items():
         pixels, targets, names = many_images.select(split)
         np.testing.assert_array_equal(images.pixels, pixels)
@@ -49,7 +44,7 @@ LARGE = {
 }
 
 
-def test_workers_agree_on_problems_sizes_and_names(many_images, tmp_path: Path) -> None:
+def test_threads_agree_on_problems_sizes_and_names(many_images, tmp_path: Path) -> None:
     root = many_images.write_folder(tmp_path / "set")
     for name in BAD:
         (root / name).write_bytes(b"")
@@ -87,62 +82,6 @@ def test_workers_agree_on_problems_sizes_and_names(many_images, tmp_path: Path) 
     assert (squares.train.shape, squares.size_px, squares.resize) == ((3, 64, 64), 64, "crop")
 
 
-CHILDREN = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-
-
-def find_children() -> list[int]:
-    """The child processes of this one; other tests may have started some, such as a browser."""
-    return [int(child) for child in CHILDREN.read_text().split()]
-
-
-@pytest.mark.skipif(not CHILDREN.exists(), reason="only Linux lists a process's children")
-def test_a_killed_worker_is_an_error_and_nothing_is_kept(
-    many_images, tmp_path: Path, cache: Path
-) -> None:
-    source = many_images.write_zip(tmp_path / "a.zip")
-    others = set(find_children())
-
-    def kill_a_worker(done: int, total: int) -> None:
-        if done == 50:
-            os.kill(next(child for child in find_children() if child not in others), signal.SIGKILL)
-
-    with pytest.raises(DataError) as raised:
-        load_data(source, progress=kill_a_worker)
-
-    assert (
-        str(raised.value)
-        == "A process that decodes images failed (status -9), and nothing was stored. Try again,"
-        " and close other programs if memory is short."
-    )
-    assert sorted(path.name for path in cache.iterdir()) == ["locks"]
-    assert set(find_children()) <= others
-    assert len(load_data(source).train) == 270
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
-def test_a_workers_full_disk_is_an_error_that_says_so(
-    many_images, tmp_path: Path, cache: Path
-) -> None:
-    """A limit on the size of files that it may write takes the place of the disk's end."""
-    source = many_images.write_zip(tmp_path / "a.zip")
-    others = set(find_children())
-
-    def limit_the_workers(done: int, total: int) -> None:
-        if done == 50:
-            for child in set(find_children()) - others:
-                resource.prlimit(child, resource.RLIMIT_FSIZE, (100, 100))
-
-    with pytest.raises(DataError) as raised:
-        load_data(source, progress=limit_the_workers)
-
-    assert (
-        str(raised.value)
-        == f"Cannot write to the cache {cache}: File too large. Free some space there, for example"
-        " with lamina data cache --clear, or set LAMINA_CACHE to another folder."
-    )
-    assert sorted(path.name for path in cache.iterdir()) == ["locks"]
-
-
 def test_an_exception_in_the_caller_leaves_nothing(
     many_images, tmp_path: Path, cache: Path
 ) -> None:
@@ -153,22 +92,6 @@ def test_an_exception_in_the_caller_leaves_nothing(
         load_data(many_images.write_zip(tmp_path / "a.zip"), progress=interrupt)
 
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
-
-
-def test_a_script_needs_no_main_guard(many_images, tmp_path: Path) -> None:
-    source = many_images.write_zip(tmp_path / "a.zip")
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from lamina.data import load_data, workers\n"
-        "workers.IMAGES_PER_WORKER = 100\n"
-        f"print(len(load_data({str(source)!r}).train))\n"
-    )
-    # A module of the user's beside the script must not come before the libraries' own.
-    (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
-    ran = subprocess.run(
-        [sys.executable, "-P", str(script)], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "270\n", "")
 
 
 @pytest.fixture
@@ -200,7 +123,6 @@ def test_a_disk_that_fills_up_while_decoding_is_an_error(
     assert (
         str(raised.value)
         == f"Cannot write to the cache {small_disk}: No space left on device. Free some space"
-        " there, for example with lamina data cache --clear, or set LAMINA_CACHE to another"
-        " folder."
+        " there, or set LAMINA_CACHE to another folder."
     )
     assert sorted(path.name for path in small_disk.iterdir()) == ["locks", "other"]
