@@ -7,16 +7,14 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool
 
-from lamina.data.option_files import describe_unknown, name_file, read_pairs, read_rows, read_text
+from lamina.data.option_files import describe_unknown, name_file, read_pairs, read_text
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError, plural, suggest
-from lamina.files import write_atomically
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Targets, kind_of
 from lamina.text import guard
 
@@ -112,36 +110,6 @@ def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
     if rule and rule.lower().endswith(".csv"):
         rule = read_text(rule, "group_from")
     return tables, replace(preparation, labels_from=tuple(contents), group_from=rule)
-
-
-def change_table(file: Path, choices: Mapping[str, str] | None) -> dict[str, str]:
-    """Add labels by image to a table that has no other columns; return all its corrections.
-
-    An empty label removes a correction; ``None`` removes all. A table without corrections is
-    deleted.
-    """
-    corrections: dict[str, str] = {}
-    if file.exists() and read_rows(str(file), "labels_from")[:1] != [["image", "correct"]]:
-        raise DataError(
-            f"{file} has columns other than image and correct, so the studio did not create it."
-            " Move it to another folder, then correct the labels again."
-        )
-    if file.exists() and choices is not None:
-        corrections = dict(read_pairs(str(file), "labels_from", "correct", ADVICE))
-    for image, label in (choices or {}).items():
-        corrections[image.encode("utf-8", "backslashreplace").decode()] = label
-    corrections = {image: label for image, label in corrections.items() if label}
-    try:
-        if corrections:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, format_rows([("image", "correct"), *corrections.items()]))
-        else:
-            file.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"Cannot write {file}: {error.strerror or error}. Free some space, then try again."
-        ) from None
-    return corrections
 
 
 def format_rows(rows: Sequence[Sequence[str | None]]) -> str:

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -32,7 +32,7 @@ from lamina.data.decoding import (
     read_file,
 )
 from lamina.data.images import EMPTY_FOLDER, Dataset, Images, Problem
-from lamina.data.pixels import count_cores
+from lamina.data.pixels import count_cores, map_ahead
 from lamina.data.sources.class_folders import check_image, is_hidden, scan_folder
 from lamina.errors import DataError, describe_type
 
@@ -115,28 +115,25 @@ def _list_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
 
 
 def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[Chunk, None, None]:
-    """The images in chunks, decoded one chunk ahead; close the generator if you stop early."""
+    """The images in chunks, decoded a few ahead; close the generator if you stop early."""
     size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(wanted.shape)))
+    channels, height, width = wanted.shape
     rest = iter(images)
-    first = 0
-    waiting = None
-    decode = partial(_decode_some, wanted=wanted)
-    pool = ThreadPoolExecutor(count_cores())  # starts its threads on demand
-    try:
-        while chunk := list(itertools.islice(rest, size)):
-            starts = range(0, len(chunk), THREAD_IMAGES)
-            parts = [chunk[start : start + THREAD_IMAGES] for start in starts]
-            # starting a thread takes as long as decoding a few images
-            is_short = len(chunk) < min(size, THREAD_IMAGES + 1)
-            decoded = map(decode, parts) if is_short else pool.map(decode, parts)
-            if waiting is not None:
-                yield _gather(*waiting, wanted.shape)
-            waiting = (chunk, first, decoded)
-            first += len(chunk)
-        if waiting is not None:
-            yield _gather(*waiting, wanted.shape)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    first = list(itertools.islice(rest, THREAD_IMAGES + 1))
+    threads = count_cores()
+    if len(first) <= THREAD_IMAGES:  # starting a thread takes as long as decoding a few images
+        threads = 1
+    per_task = max(1, min(THREAD_IMAGES, size // threads))
+    decode = partial(_decode_or_explain, wanted=wanted)
+    place = 0
+    with closing(map_ahead(decode, itertools.chain(first, rest), threads, per_task)) as decoded:
+        while chunk := list(itertools.islice(decoded, size)):
+            rows = [result for _, result in chunk if not isinstance(result, str)]
+            pixels = np.array(rows, np.uint8).reshape(-1, height, width, channels)
+            reasons = [result if isinstance(result, str) else None for _, result in chunk]
+            names = [name or f"image {number}" for number, (name, _) in enumerate(chunk, place)]
+            yield Chunk(names, pixels, reasons)
+            place += len(chunk)
 
 
 def list_images(
@@ -167,32 +164,13 @@ def _divide(array: np.ndarray, shape: tuple[int, ...]) -> Iterable[ImageLike]:
     return pixels if pixels.shape[1:] == (height, width, channels) else list(pixels)
 
 
-def _gather(
-    images: Sequence[ImageLike],
-    first: int,
-    decoded: Iterable[list[ImagePixels | str]],
-    shape: tuple[int, ...],
-) -> Chunk:
-    channels, height, width = shape
-    results = list(itertools.chain.from_iterable(decoded))
-    rows = [result for result in results if not isinstance(result, str)]
-    pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
-    names = [
-        str(image) if isinstance(image, str | Path) else f"image {place}"
-        for place, image in enumerate(images, first)
-    ]
-    reasons = [result if isinstance(result, str) else None for result in results]
-    return Chunk(names, pixels, reasons)
-
-
-def _decode_some(images: Sequence[ImageLike], wanted: InputFormat) -> list[ImagePixels | str]:
-    decoded: list[ImagePixels | str] = []
-    for image in images:
-        try:
-            decoded.append(_decode(image, wanted))
-        except BadImageError as error:
-            decoded.append(str(error))
-    return decoded
+def _decode_or_explain(image: ImageLike, wanted: InputFormat) -> tuple[str, ImagePixels | str]:
+    """The path of an image, empty if it has none, and its pixels, or why it cannot be decoded."""
+    name = str(image) if isinstance(image, str | Path) else ""
+    try:
+        return name, _decode(image, wanted)
+    except BadImageError as error:
+        return name, str(error)
 
 
 def _decode(image: ImageLike, wanted: InputFormat) -> ImagePixels:

@@ -12,6 +12,7 @@ import polars as pl
 from jaxtyping import Bool, Float32
 
 from lamina.data.preparation import Preparation
+from lamina.data.sources.columns import find_column_kind
 from lamina.data.sources.frames import leave_out_gaps
 from lamina.data.sources.listing import LABEL, Files
 from lamina.errors import DataError, plural
@@ -123,12 +124,9 @@ def _find_joint_task(kinds: Mapping[str, str]) -> KindName:
 
 
 def _kind_of(values: pl.Series) -> str:
-    if isinstance(values.dtype, pl.List):
-        return "list"
-    if values.dtype == pl.Boolean:
-        return "truth"
-    if not values.dtype.is_numeric():
-        return "text"
+    kind = find_column_kind(values.dtype)
+    if kind != "number":
+        return kind
     if values.dtype.is_float() and (values != values.floor()).any():
         return "number"
     return "zero or one" if ((values == 0) | (values == 1)).all() else "whole"

@@ -67,6 +67,9 @@ def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, per_task: int
 ) -> Generator[Result, None, None]:
     """The result for each item, computed a few tasks ahead; close it if you stop early."""
+    if threads == 1:
+        yield from map(function, items)
+        return
     rest = iter(items)
     waiting: deque[Future[list[Result]]] = deque()
     pool = ThreadPoolExecutor(threads)
@@ -133,12 +136,11 @@ def decode_files(
     decode = partial(_decode_file, size=size, resize=resize)
     size_bytes = sum(size_bytes or 0 for _, _, size_bytes in places)
     threads = count_cores()
-    if threads == 1 or size_bytes < SMALL_BYTES * len(places):
-        yield from map(decode, places)
-        return
+    if size_bytes < SMALL_BYTES * len(places):
+        threads = 1
     height, width = size or (OWN_SIZE_LIMIT_PX, OWN_SIZE_LIMIT_PX)
     per_task = max(1, min(IMAGES_PER_TASK, TASK_BYTES // (3 * height * width)))
-    yield from map_ahead(decode, places, threads, per_task)
+    return map_ahead(decode, places, threads, per_task)
 
 
 def _decode_file(place: Place, size: Size | None, resize: Resize) -> Decoded:

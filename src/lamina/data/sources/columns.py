@@ -88,7 +88,7 @@ class Table:
     @cached_property
     def kinds(self) -> Mapping[str, ColumnKind]:
         schema = self.frame.collect_schema()
-        return {column: find_kind(dtype) for column, dtype in schema.items()}
+        return {column: find_column_kind(dtype) for column, dtype in schema.items()}
 
     def read(self, column: str) -> pl.Series:
         """A column, with null for empty cells and NaN."""
@@ -227,7 +227,7 @@ def _simple(column: str) -> str:
     return re.sub(r"[ -]", "_", column.strip().lower())
 
 
-def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check polars.DataType
+def find_column_kind(dtype: Any) -> ColumnKind:  # beartype cannot check polars.DataType
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         return "text"
     if dtype == pl.Boolean:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lamina.data import NAMES
-from lamina.data.corrections import change_table
+from lamina.data.corrections import ADVICE, format_rows
+from lamina.data.option_files import read_pairs, read_rows
 from lamina.data.sources.downloads import PUBLISHED, find_download_mb
-from lamina.data.sources.recognition import has_classes, has_image, holds_runs, is_data
 from lamina.data.sources.table import is_table
 from lamina.data.splits import find_splits
+from lamina.deploy.studio.recognition import has_classes, has_image, holds_runs, is_data
 from lamina.errors import DataError
+from lamina.files import write_atomically
 
 # file in each set that is made on the page; the studio changes no other folders
 MARK = ".made-by-lamina-studio"
@@ -137,3 +139,33 @@ def check_is_here(source: str) -> None:
             f"{source} is not on this machine yet ({download_mb} MB). Choose it under Images, and"
             " press Download."
         )
+
+
+def change_table(file: Path, choices: Mapping[str, str] | None) -> dict[str, str]:
+    """Add labels by image to a table that has no other columns; return all its corrections.
+
+    An empty label removes a correction; ``None`` removes all. A table without corrections is
+    deleted.
+    """
+    corrections: dict[str, str] = {}
+    if file.exists() and read_rows(str(file), "labels_from")[:1] != [["image", "correct"]]:
+        raise DataError(
+            f"{file} has columns other than image and correct, so the studio did not create it."
+            " Move it to another folder, then correct the labels again."
+        )
+    if file.exists() and choices is not None:
+        corrections = dict(read_pairs(str(file), "labels_from", "correct", ADVICE))
+    for image, label in (choices or {}).items():
+        corrections[image.encode("utf-8", "backslashreplace").decode()] = label
+    corrections = {image: label for image, label in corrections.items() if label}
+    try:
+        if corrections:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, format_rows([("image", "correct"), *corrections.items()]))
+        else:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {file}: {error.strerror or error}. Free some space, then try again."
+        ) from None
+    return corrections

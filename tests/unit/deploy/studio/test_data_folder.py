@@ -46,7 +46,7 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
             folder.check(source)
 
 
-TABLES = ("labels.csv", "poses.tsv", "lines.jsonl", "packed.csv.gz", "data.parquet")
+TABLES = ("labels.csv", "poses.tsv", "lines.jsonl", "data.parquet")
 
 
 def test_tables_come_last_and_folders_of_runs_are_left_out(tmp_path):

@@ -11,7 +11,7 @@ from lamina.data.sources.class_folders import RESULTS
 from lamina.data.sources.table import is_table
 from lamina.data.splits import find_splits
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".npz")
 EXAMINED = 50  # entries of a folder
 
 
