@@ -214,7 +214,7 @@ def test_a_full_disk_keeps_the_earlier_corrections(tmp_path, monkeypatch):
     def fill(path: Path, data: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lamina.data.corrections.write_atomically", fill)
+    monkeypatch.setattr("lamina.deploy.studio.data_folder.write_atomically", fill)
     with pytest.raises(LaminaError, match="No space left on device"):
         folder.correct("shapes", {"b": "star"})
     monkeypatch.undo()
