@@ -24,7 +24,7 @@ from lamina.errors import GroupError, LaminaError, LeaderError, suggest
 STARTED = time.perf_counter()  # before anything large is imported
 
 GROUPS = {
-    "data": {"data": "show what a data set contains; see also data labels, duplicates and cache"},
+    "data": {"data": "show what a data set contains; see also data labels and duplicates"},
     "train": {
         "studio": "build, train, look inside and compare in the browser",
         "train": "train a net, evaluate it, and save it as a run",
