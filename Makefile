@@ -6,7 +6,7 @@
 # make docs:     the documentation site in build/docs, with its chapters trained and its links checked
 # make check-docs: make docs; its notebooks in a kernel; search and accessibility in Chromium
 # make dist:     on Linux: the sdist and two wheels in dist, one with the C functions; see CONTRIBUTING.md
-# make kernels:  compile the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc
+# make kernels:  compile the C functions again, after a change of src/lamina/kernels/norm_act.c
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO :=

@@ -5,12 +5,9 @@ import os
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
-FOLDER = "src/lamina/kernels/"
-NATIVE = Extension(
-    "lamina.kernels.native",  # a plain library without Python's headers, which ctypes loads
-    [FOLDER + name for name in ("native.c", "baseline.c", "avx2.c", "avx512.c")],
-    depends=[FOLDER + name for name in ("native.h", "vectors.h", "gather.inc", "norm_act.inc")],
-    # Without the third flag, instruction sets would round differently.
+LIBRARY = Extension(
+    "lamina.kernels.avx512",  # a plain library without Python's headers, which ctypes loads
+    ["src/lamina/kernels/norm_act.c"],
     extra_compile_args=[
         "-std=c11",
         "-O3",
@@ -33,5 +30,5 @@ class AnyPython(bdist_wheel):
 
 
 # With LAMINA_KERNELS=off, the wheel fits every platform.
-extensions = [] if os.environ.get("LAMINA_KERNELS") == "off" else [NATIVE]
+extensions = [] if os.environ.get("LAMINA_KERNELS") == "off" else [LIBRARY]
 setup(ext_modules=extensions, cmdclass={"bdist_wheel": AnyPython})

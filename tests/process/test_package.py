@@ -30,7 +30,7 @@ folder = sys.argv[1]
 build_meta.build_sdist(folder)
 build_meta.build_wheel(folder)
 """
-COMPILED = (".c", ".h", ".inc", "-entry.js")
+COMPILED = (".c", "-entry.js")
 """Ends of files from which others are built."""
 NOT_PACKAGED = ("*.so", "__pycache__", "*.egg-info")
 

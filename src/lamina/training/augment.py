@@ -6,16 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 from torch.nn import functional
 
 from lamina.errors import RecipeError
-from lamina.kernels.gather import Moves
 from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
 from lamina.training.task import AnyPixels, BatchTensor, Indices, PixelTensor
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """The augmentation of each stored image; ``None`` if it is off."""
+
+    flips: Bool[Tensor, " n"] | None = None  # whether to mirror the image left to right
+    translations_px: Int64[Tensor, "n 2"] | None = None  # translation down and right
+    holes_px: Int64[Tensor, "n 2"] | None = None  # row and column of the center of the gray square
+    cutout_px: int = 0  # side of the gray square
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: PixelTensor) -> Moves:
@@ -43,21 +52,6 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: PixelTensor) -> Moves:
     if recipe.cutout_px:
         holes_px = torch.stack(draw("cutout", 0, height, width), dim=1)
     return Moves(flips, translations_px, holes_px, recipe.cutout_px)
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """The images of a batch, before they are gathered, augmented and resized."""
-
-    pixels: PixelTensor
-    indices: Indices
-    choices: Moves
-    size_fraction: float
-    device: torch.device
-
-    def gather(self) -> BatchTensor:
-        batch = gather_batch(self.pixels, self.indices, self.choices, self.device)
-        return shrink_batch(batch, self.size_fraction)
 
 
 def gather_batch(

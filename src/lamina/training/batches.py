@@ -15,7 +15,7 @@ from torch import Tensor
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.targets import REGRESSION
-from lamina.training.augment import Selection, augment_batch, draw_choices
+from lamina.training.augment import augment_batch, draw_choices, gather_batch, shrink_batch
 from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
@@ -40,8 +40,7 @@ class Batch:
     epoch: int
     step: int
     indices: Indices  # in the training set
-    # floats after a custom augmentation
-    images: Selection | AnyPixels
+    pixels: AnyPixels  # floats after a custom augmentation
     targets: Any  # for the loss, from `Task.prepare` or from a custom augmentation
     # as in `Images`; `None` if a custom augmentation changed them
     labels: Targets | None
@@ -50,11 +49,6 @@ class Batch:
     lane: int = 0  # index of the lane
     # fraction of the step's images; `None` if there is one lane
     share: Scalar | None = None
-
-    @property
-    def pixels(self) -> AnyPixels:
-        """The pixels, gathered now if they are not yet."""
-        return self.images.gather() if isinstance(self.images, Selection) else self.images
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,18 +124,15 @@ class Batches:
             rows = self._slices[step]
             part = lanes[lane]
             indices = order[part].to(device)
-            fraction = size_fraction(epoch * len(self) + step)
-            selection = Selection(self._pixels, order[part], choices, fraction, device)
-            images: Selection | Tensor = selection
+            whole = gather_batch(self._pixels, order[part], choices, device)
+            pixels: AnyPixels = shrink_batch(whole, size_fraction(epoch * len(self) + step))
             targets = self._targets.index_select(0, indices)
             is_same = self._labels is self._targets  # for classes, so gather once
             labels: Tensor | None = targets if is_same else self._labels.index_select(0, indices)
             weights = None if self._weights is None else self._weights[indices]
             if self._augment:
                 seed = derive_seed(recipe.seed, f"augment in epoch {epoch} lane {lane}", step)
-                images, changed = augment_batch(
-                    self._augment, selection.gather(), targets.clone(), seed
-                )
+                pixels, changed = augment_batch(self._augment, pixels, targets.clone(), seed)
                 has_type = isinstance(changed, Tensor) and changed.dtype == targets.dtype
                 if not (has_type and torch.equal(changed, targets)):  # this waits for the GPU
                     labels = None
@@ -155,7 +146,7 @@ class Batches:
             share = None
             if recipe.lanes > 1:
                 share = torch.tensor(len(indices) / (rows.stop - rows.start), device=device)
-            return Batch(epoch, step, indices, images, targets, labels, weights, lane, share)
+            return Batch(epoch, step, indices, pixels, targets, labels, weights, lane, share)
 
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
             lanes = divide_lanes(rows, recipe.lanes)

@@ -7,19 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.errors import RecipeError
-from lamina.kernels.library import Kernels, find_kernels
-from lamina.kernels.norm_act import has_hooks
-from lamina.training.augment import Selection
+from lamina.kernels.library import find_kernels
 from lamina.training.batches import Batch, Batches
 from lamina.training.custom import Parts, describe_part
 from lamina.training.device import Choice
 from lamina.training.model import Model
-from lamina.training.precision import prepare, rounds_images
+from lamina.training.precision import prepare
 from lamina.training.randomness import derive_seed, seeded, seeded_everywhere
 from lamina.training.recipe import Recipe
 from lamina.training.task import Logits, Scalar
@@ -93,35 +90,17 @@ class Forward:
     def __post_init__(self) -> None:
         self._device = self.model.device
         self.autocasts = self.precision.value == "bf16"
-        kernels = find_kernels()
-        is_on_cpu = self._device.type == "cpu"
-        self._kernels = kernels if is_on_cpu and isinstance(kernels, Kernels) else None
-        self._prepared = prepare(self.model, self._kernels)
-        self._dtype = torch.float32
-        if self.autocasts and rounds_images(self._prepared):
-            self._dtype = torch.bfloat16
+        self._prepared = prepare(self.model, find_kernels())
 
     def __call__(self, batch: Batch) -> Logits:
-        normalized = self._gather(batch)
         step = batch.epoch * len(self.batches) + batch.step
         purpose = "dropout" if self.recipe.lanes == 1 else f"dropout in lane {batch.lane}"
         with (
             seeded(derive_seed(self.recipe.seed, purpose, step), self._device),
             torch.autocast(self._device.type, torch.bfloat16, enabled=self.autocasts),
         ):
-            if normalized is not None:
-                return self._prepared.compute(normalized)
             logits: Logits = self._prepared(batch.pixels)
             return logits
-
-    def _gather(self, batch: Batch) -> Float[Tensor, "b c h w"] | None:
-        """The normalized images, if one kernel may gather, augment and normalize them."""
-        # A hook may be on the model, or on a layer that expects float32.
-        if not (self._kernels and isinstance(batch.images, Selection)) or has_hooks(
-            self._prepared.modules()
-        ):
-            return None
-        return self._prepared.gather(batch.images, self._dtype, self._kernels)
 
     def set_training_mode(self) -> None:
         self.model.train()

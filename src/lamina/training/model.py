@@ -18,12 +18,9 @@ from torch.nn.parameter import is_lazy
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
 from lamina.errors import NetError, RecipeError, check_type, describe_type
-from lamina.kernels.gather import gather_normalized
-from lamina.kernels.library import Kernels
 from lamina.nets import Dropout, Net, Shape
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
-from lamina.training.augment import Selection
 from lamina.training.recipe import Recipe
 from lamina.training.task import AnyPixels, Logits, Pixels, PixelTensor, Regression, Task, task_of
 
@@ -143,22 +140,7 @@ class Model(nn.Module):
                 tensor.
         """
         self._check_pixels(images)
-        return self.compute(self.normalize(images))
-
-    def gather(
-        self, batch: Selection, dtype: torch.dtype, kernels: Kernels
-    ) -> Float[Tensor, "b c h w"] | None:
-        """Gather, augment and normalize images in one pass; ``None`` without kernel support."""
-        choices = batch.choices
-        if batch.size_fraction != 1:
-            return None
-        return gather_normalized(
-            batch.pixels, batch.indices, choices, self._scale, self._shift, dtype, kernels
-        )
-
-    def compute(self, normalized: Float[Tensor, "n c h w"]) -> Logits:
-        """The logits of normalized images."""
-        logits = self.body(normalized)
+        logits = self.body(self.normalize(images))
         if not isinstance(logits, Tensor):
             when = " in training mode" if self.training else ""
             raise NetError(

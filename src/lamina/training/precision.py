@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from lamina.kernels.library import Kernels
+from lamina.kernels.library import Kernels, NoKernels
 from lamina.kernels.norm_act import join_layers
-from lamina.nets.modules import ResidualSum, SameConv2d, Whitening
+from lamina.nets.modules import ResidualSum
 from lamina.training.device import Choice
 from lamina.training.hooks import black_images, record_calls
 from lamina.training.model import Model
@@ -45,19 +45,13 @@ def multiplies_bf16(device: str) -> bool:
     return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def prepare(model: Model, kernels: Kernels | None) -> Model:
+def prepare(model: Model, kernels: Kernels | NoKernels) -> Model:
     """A twin for training steps that shares all weights and hooks but computes rows by kernels."""
-    if kernels is None or not kernels.norm_act_forward:
+    if isinstance(kernels, NoKernels) or model.device.type != "cpu":
         return model
     twin = _copy(model, {"body": _prepare(model.body, kernels)})
     twin.training = True
     return twin
-
-
-def rounds_images(twin: Model) -> bool:
-    """Whether a twin's first product rounds images to bf16, so that they may be bf16 already."""
-    first = next(iter(twin.body.children()), None)
-    return type(twin.body) is nn.Sequential and type(first) in (nn.Conv2d, SameConv2d, Whitening)
 
 
 def _prepare(module: nn.Module, kernels: Kernels) -> nn.Module:

@@ -10,4 +10,4 @@ from support.built_kernels import load
 
 @pytest.fixture
 def kernels() -> Kernels:
-    return load("auto")
+    return load()

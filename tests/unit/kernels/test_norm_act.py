@@ -71,11 +71,6 @@ def torchs(layers: Sequence[nn.Module], *, training: bool = True) -> nn.Sequenti
     return nn.Sequential(*copy.deepcopy(list(layers))).train(training)
 
 
-@pytest.fixture
-def kernels() -> Kernels:
-    return load("avx512")
-
-
 ACTIVATIONS = st.sampled_from(
     [None, nn.ReLU(), nn.LeakyReLU(), nn.LeakyReLU(0.0), nn.LeakyReLU(1.5)]
 )
@@ -108,7 +103,7 @@ def test_results_and_gradients_are_those_of_float64(
     assume(images * math.prod(side // (1 + pools) for side in sides) >= 4)
     layers = build(channels, activation, pools=pools, is_image=bool(sides))
     x = draw((images, channels, *sides), dtype, shift)
-    joined = join(layers, load("avx512"), training=training)
+    joined = join(layers, load(), training=training)
     reference = torchs(layers, training=training).double()
     before = reference[: len(layers) - (activation is not None)]
     z = copy.deepcopy(before)(x.double())

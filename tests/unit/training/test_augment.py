@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lamina.kernels.gather import Moves
-from lamina.training.augment import draw_choices, gather_batch, shrink_batch
+from lamina.training.augment import Moves, draw_choices, gather_batch, shrink_batch
 from lamina.training.recipe import Recipe
 
 

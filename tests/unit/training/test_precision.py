@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lamina import Net, Recipe, Training, load_data
-from lamina.kernels.library import Kernels, find_kernels
+from lamina.kernels.library import find_kernels
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Output, ReLU, Residual
 from lamina.training.device import Choice
 from lamina.training.model import build_model
@@ -131,8 +131,7 @@ def test_the_twin_shares_weights_and_hooks_with_the_model(monkeypatch, images, k
     )
     model = build_model(net, images, Recipe()).train()
     structure, names = repr(model.body), list(model.state_dict())
-    found = find_kernels()
-    twin = prepare(model, found if isinstance(found, Kernels) else None)
+    twin = prepare(model, find_kernels())
     assert repr(model.body) == structure and list(model.state_dict()) == names
     assert {id(weight) for weight in twin.parameters()} == {
         id(weight) for weight in model.parameters()

@@ -1,14 +1,129 @@
-/* Batch norm and a piecewise linear activation, optionally after a 2x2 max pool.
+/* Batch norm and a piecewise linear activation, optionally after a 2x2 max pool, for AVX-512.
 
    Forward, with per-channel mean m and variance v of the rows (or the running ones):
-       s = 1 / sqrt(v + eps)    a = weight * s    b = bias - m * a    z = a * x + b    y = z > 0 ? z
-   : slope * z Backward, with g = dL/dy * (z > 0 ? 1 : slope), where the sums G of g and H of g * (x
-   - m) are over all n rows: dL/dbias = G    dL/dweight = s * H    dL/dx = a * g - a * s * s * H / n
-   * (x - m) - a * G / n and dL/dx = a * g if m and v are running averages.
+
+       s = 1 / sqrt(v + eps)
+       a = weight * s
+       b = bias - m * a
+       z = a * x + b
+       y = z > 0 ? z : slope * z
+
+   Backward, with g = dL/dy * (z > 0 ? 1 : slope), where the sums G of g and H of g * (x - m) are
+   over all n rows:
+
+       dL/dbias = G
+       dL/dweight = s * H
+       dL/dx = a * g - a * s * s * H / n * (x - m) - a * G / n
+       dL/dx = a * g if m and v are running averages
 
    Shape alone divides rows into chunks, and sums of chunks are added in order and in double, so
    that the number of threads changes no bit. A chunk's deviations are from its own mean (Chan,
-   Golub, LeVeque 1979), as exact as two passes over memory. */
+   Golub, LeVeque 1979), as exact as two passes over memory. Each channel keeps its lane of a vector.
+
+   The functions take raw pointers and sizes and include no headers of Python or torch, so one
+   library serves every version. Python calls them only where torch itself uses AVX-512. */
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))),    \
+                             apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#endif
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORTED __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+/* A part of a loop, and torch's function that runs a loop on its threads. */
+typedef void part_function(int64_t begin, int64_t end, void *context);
+typedef int32_t parallel_function(int64_t begin, int64_t end, int64_t grain, part_function *part,
+                                  void *context);
+
+/* What Python passes; library.py has the same fields. Without a pool, the rows are all pixels of
+   all images; with one, they are the pixels after it. */
+typedef struct {
+    parallel_function *parallel;
+    int64_t rows, channels;
+    int64_t height, width; /* of an image before the pool; 0 without one */
+    const void *input;     /* bf16 or float32, like pooled, output and their gradients */
+    void *pooled;    /* with a pool: its output, which replaces input as soon as it is computed */
+    uint8_t *places; /* with a pool: which pixel of a window is its largest, from 0 to 3 */
+    void *output;
+    const float *weight, *bias;
+    float *running_mean, *running_var;
+    float *mean, *inverse_std; /* written by the forward function, read by the backward one */
+    const void *output_gradient;
+    void *input_gradient; /* null: not wanted */
+    float *weight_gradient, *bias_gradient;
+    float slope, eps, momentum;
+    int32_t is_bf16, is_training;
+} norm_act_call;
+
+/* LANES float32 numbers; in memory they may be bf16. */
+#define LANES 16
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t bit_lanes __attribute__((vector_size(4 * LANES)));
+typedef uint16_t half_lanes __attribute__((vector_size(2 * LANES)));
+typedef uint8_t byte_lanes __attribute__((vector_size(LANES)));
+
+/* Intrinsics where GCC 12 finds no single instruction. The compiler itself may not fuse products
+ * with sums. */
+typedef __mmask16 mask;
+INLINE mask is_above(lanes a, lanes b) {
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+}
+INLINE mask is_at_most(lanes a, lanes b) {
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ);
+}
+INLINE mask is_nan(lanes a) { return _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q); }
+INLINE mask is_equal(bit_lanes a, bit_lanes b) {
+    return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
+}
+INLINE lanes choose(mask is, lanes yes, lanes no) {
+    return (lanes)_mm512_mask_mov_ps((__m512)no, is, (__m512)yes);
+}
+INLINE lanes fma_lanes(lanes a, lanes b, lanes c) {
+    return (lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+INLINE bit_lanes widen(half_lanes halves) {
+    return (bit_lanes)_mm512_cvtepu16_epi32((__m256i)halves);
+}
+INLINE half_lanes narrow(bit_lanes bits) {
+    return (half_lanes)_mm512_cvtepi32_epi16((__m512i)bits);
+}
+
+INLINE void copy(void *to, const void *from, int64_t count, size_t size) {
+    if (count == LANES)
+        memcpy(to, from, LANES * size);
+    else
+        memcpy(to, from, (size_t)count * size);
+}
+
+INLINE lanes load(const void *base, int64_t index, int64_t count, int is_bf16) {
+    if (is_bf16) {
+        half_lanes halves = {0};
+        copy(&halves, (const uint16_t *)base + index, count, sizeof(uint16_t));
+        return (lanes)(widen(halves) << 16);
+    }
+    lanes values = {0};
+    copy(&values, (const float *)base + index, count, sizeof(float));
+    return values;
+}
+
+/* Rounds to the nearest bf16, to even if two are equally near, like torch. NaN stays NaN unless
+   only its last 16 bits are set, which no processor's arithmetic does. */
+INLINE void store(void *base, int64_t index, int64_t count, int is_bf16, lanes values) {
+    if (is_bf16) {
+        bit_lanes bits = (bit_lanes)values;
+        half_lanes halves = narrow((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+        copy((uint16_t *)base + index, &halves, count, sizeof(uint16_t));
+    } else
+        copy((float *)base + index, &values, count, sizeof(float));
+}
 
 enum { CHUNK_ELEMENTS = 16384, GRAIN_CHUNKS = 2 };
 
@@ -289,7 +404,8 @@ static void set_statistics(const work *work) {
     }
 }
 
-int32_t NAMED(lamina_norm_act_forward)(const norm_act_call *call) {
+/* Each function returns 0, or 1 if there is not enough memory for the sums. */
+EXPORTED int32_t lamina_norm_act_forward(const norm_act_call *call) {
     work work;
     if (begin_work(&work, call))
         return 1;
@@ -310,7 +426,7 @@ int32_t NAMED(lamina_norm_act_forward)(const norm_act_call *call) {
     return failure;
 }
 
-int32_t NAMED(lamina_norm_act_backward)(const norm_act_call *call) {
+EXPORTED int32_t lamina_norm_act_backward(const norm_act_call *call) {
     work work;
     if (begin_work(&work, call))
         return 1;
@@ -335,3 +451,7 @@ int32_t NAMED(lamina_norm_act_backward)(const norm_act_call *call) {
     free(work.sums);
     return failure;
 }
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif
