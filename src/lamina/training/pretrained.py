@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lamina.data.sources.downloads import is_offline
 from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Net, Shape
-from lamina.nets.modules import DepthwiseConv2d, SameConv2d
+from lamina.nets.modules import DepthwiseConv2d, SameConv2d, SameDepthwiseConv2d
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.model import FAILURES, first_line
 from lamina.training.recipe import Recipe
@@ -394,14 +394,11 @@ def _build(
 def _replace_convolutions(body: nn.Module) -> None:
     """Compute convolutions faster; timm pads inputs of TensorFlow's nets with copies."""
     padded = import_timm().layers.Conv2dSame
+    kinds = {nn.Conv2d: (nn.Conv2d, DepthwiseConv2d), padded: (SameConv2d, SameDepthwiseConv2d)}
     for module in body.modules():
-        if type(module) is padded:
-            module.__class__ = SameConv2d
-        elif (
-            type(module) is nn.Conv2d
-            and module.groups == module.in_channels == module.out_channels > 1
-        ):
-            module.__class__ = DepthwiseConv2d
+        if isinstance(module, nn.Conv2d) and type(module) in kinds:
+            is_depthwise = 1 < module.groups == module.in_channels == module.out_channels
+            module.__class__ = kinds[type(module)][is_depthwise]
 
 
 def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
