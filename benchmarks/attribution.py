@@ -13,7 +13,6 @@ from __future__ import annotations
 import json as json_format
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +22,14 @@ import tyro
 from shape_masks import mask_shapes
 
 from lamina import Preparation, Training, load_data, load_net, load_recipe
-from lamina.insight.attribution import grad_cam, integrated_gradients, occlusion
-from lamina.insight.faithfulness import measure_faithfulness
+from lamina.insight.explaining import choose_methods, compute_map, measure_faithfulness
 from lamina.training.model import build_model
 from lamina.training.prediction import predict_logits
 
 if TYPE_CHECKING:
-    from lamina.insight.explanations import Explain
-    from lamina.insight.faithfulness import Faithfulness
+    from collections.abc import Iterable
+
+    from lamina.insight.explaining import Faithfulness
 
 
 def main(
@@ -59,23 +58,17 @@ def main(
     model, sample = training.model, dataset.val.take_evenly(images)
     predicted = predict_logits(model, sample.pixels).argmax(axis=1)
     height, width = sample.pixels.shape[1:3]
-    methods: dict[str, Explain] = {
-        "occlusion": occlusion,
-        "gradients": partial(integrated_gradients, steps=32),
-        "grad-cam": grad_cam,
-    }
+    methods = choose_methods(model)
     results: dict[str, object] = {"data": data, "net": net, "epochs": epochs, "images": images}
     print("method      lead    moved  turned  seconds per image: map, measurements")
-    for name, explain in methods.items():
+    for name in methods.items():
         began = time.perf_counter()
-        maps = explain(model, sample.pixels, predicted)
+        maps = _explain(model, sample.pixels, predicted, name)
         explained = time.perf_counter()
-        own = measure_faithfulness(model, sample.pixels, predicted, maps)
+        own = _measure(model, sample.pixels, predicted, maps)
         seconds = [(explained - began) / images, (time.perf_counter() - explained) / images]
         moved, turned = np.roll(maps, (height // 2, width // 2), axis=(1, 2)), -maps
-        others = [
-            measure_faithfulness(model, sample.pixels, predicted, one) for one in (moved, turned)
-        ]
+        others = [_measure(model, sample.pixels, predicted, one) for one in (moved, turned)]
         leads = [_find_lead(found) for found in (own, *others)]
         results[name] = {"leads": leads, "seconds": seconds}
         shown = "".join(f"{100 * lead:6.0f} %" for lead in leads)
@@ -86,7 +79,24 @@ def main(
         json.write_text(json_format.dumps(results, indent=2))
 
 
-def _find_lead(found: tuple[Faithfulness, ...]) -> float:
+def _explain(model, pixels: np.ndarray, targets: np.ndarray, method: str) -> np.ndarray:
+    layer = choose_methods(model)[method]
+    maps = []
+    for row, target in enumerate(targets):
+        maps.append(compute_map(model, pixels[row : row + 1], target, method, layer))
+    return np.stack(maps)
+
+
+def _measure(
+    model, pixels: np.ndarray, targets: np.ndarray, maps: np.ndarray
+) -> list[Faithfulness]:
+    measured = []
+    for row, target in enumerate(targets):
+        measured.append(measure_faithfulness(model, pixels[row : row + 1], target, maps[row]))
+    return measured
+
+
+def _find_lead(found: list[Faithfulness]) -> float:
     """Median of the additional fall of the probability in the map's order over a random one."""
     return float(np.median([one.by_random_map - one.by_map for one in found]))
 
@@ -97,7 +107,7 @@ def _point(maps: np.ndarray, masks: np.ndarray) -> float:
     return float(masks.reshape(len(masks), -1)[np.arange(len(maps)), largest].mean())
 
 
-def _play(model, net: str, methods: dict[str, Explain], pointed: int) -> dict[str, object]:
+def _play(model, net: str, methods: Iterable[str], pointed: int) -> dict[str, object]:
     test, masks = load_data("shapes").test, mask_shapes("shapes", "test", pointed)
     pixels, targets = test.pixels[:pointed], test.targets[:pointed]
     torch.manual_seed(0)
@@ -107,9 +117,9 @@ def _play(model, net: str, methods: dict[str, Explain], pointed: int) -> dict[st
         "center": float(masks[:, 15:17, 15:17].mean()),
     }
     print(f"pointing game: area {results['area']:.3f}, center {results['center']:.3f}")
-    for name, explain in methods.items():
+    for name in methods.items():
         trained, random = (
-            _point(explain(each, pixels, targets), masks) for each in (model, untrained)
+            _point(_explain(each, pixels, targets, name), masks) for each in (model, untrained)
         )
         results[name] = {"trained": trained, "untrained": random}
         print(f"{name:10} {trained:.3f}, untrained {random:.3f}", flush=True)

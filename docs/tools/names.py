@@ -58,10 +58,8 @@ GROUPS = {
         "find_similar",
     ),
     "Attribution methods": (
-        "lamina.insight.attribution.occlusion",
-        "lamina.insight.attribution.integrated_gradients",
-        "lamina.insight.attribution.grad_cam",
-        "lamina.insight.faithfulness.measure_faithfulness",
+        "lamina.insight.explaining.compute_map",
+        "lamina.insight.explaining.measure_faithfulness",
     ),
     "Results": (
         "lamina.evaluation.reports.ClassReport",
@@ -72,7 +70,7 @@ GROUPS = {
         "lamina.studies.cross_validation.Folds",
         "lamina.insight.units.LayerUnits",
         "lamina.insight.probes.Probes",
-        "lamina.insight.explanations.Explanation",
+        "lamina.insight.explaining.Explanation",
         "lamina.insight.confusions.Confusions",
         "lamina.insight.confident_learning.LabelIssues",
         "lamina.insight.similarity.NearDuplicates",

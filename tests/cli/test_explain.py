@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -43,31 +42,10 @@ def test_names_that_look_like_formulas_or_commands_are_harmless(
     assert len(done.stdout.splitlines()) == 2
 
 
-def test_maps_of_images_of_another_size_have_its_coordinates(run_on_squares, workplace):
-    Image.new("RGB", (90, 30), (250, 250, 250)).save("wide.png")
-    run_well("explain", run_on_squares, "wide.png", "--method", "occlusion", "--output", "out")
-    with np.load("out/wide-explained.npz") as arrays:
-        assert arrays["box_px"].tolist() == [30, 0, 60, 30]
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--target", "brihgt"), "The model has no class 'brihgt'. Did you mean bright?"),
-        (("--layer", "5"), "There is no layer 5; the net has layers 1 to 4."),
-        (("--layer", "0"), "There is no layer 0; the net has layers 1 to 4."),
-        (("--layer", "9x"), "The model has no module 'body.9x'. Did you mean body.3?"),
-        (
-            ("--layer", "3"),
-            (
-                "The output of layer 'body.2' has shape 4, but Grad-CAM needs channels, height and"
-                " width. Use another layer."
-            ),
-        ),
-        (
-            ("--layer", "1", "--method", "occlusion"),
-            "--layer is '1', but occlusion does not use a layer. Use --method grad-cam.",
-        ),
         (
             ("--output", "file/in"),
             "Cannot write file/in: Not a directory. Use another --output.",

@@ -19,6 +19,7 @@ from support.servers import save_untrained
 SLOW = {
     "torchmetrics",
     "torchvision",
+    "captum",
     "matplotlib",
     "scipy",
     "sympy",

@@ -6,20 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from tyro.conf import arg
 
 from lamina.cli.options import Device, Images, Json, OwnModule, RunFolder
 from lamina.cli.output import make_folder, save_arrays, save_sheet
 from lamina.cli.terminal import Terminal
-from lamina.data.decoding import InputFormat, decode_image, read_file
-from lamina.errors import NetError
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt8
-
-    from lamina.drawing.attribution_sheet import Box
-    from lamina.insight.explanations import Explanation
+    from lamina.insight.explaining import Explanation
 
 STEM_BYTES = 200  # file systems allow names of 255 bytes, and writing atomically adds to them
 
@@ -39,9 +33,6 @@ class Options:
     target: str | None = None
     """class, label or number to explain (default: the most likely class or label, or the first
     number)"""
-    layer: str | None = None
-    """layer for Grad-CAM, given by its number (from 1) or module path (default: the last layer
-    whose output has height and width)"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder for the figures (.png) and maps (.npz) (default: explanations in the run's folder)"""
     net: OwnModule = None
@@ -52,31 +43,23 @@ class Options:
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.image_argument import choose_images
 
-    if options.layer is not None and options.method not in (None, "grad-cam"):
-        raise NetError(
-            f"--layer is {options.layer!r}, but {options.method} does not use a layer. Use --method"
-            " grad-cam."
-        )
     images, _ = choose_images(options.images, terminal)
     _explain_images(options, images, terminal)
     return 0
 
 
 def _explain_images(options: Options, images: list[Path], terminal: Terminal) -> None:
-    from lamina.cli.models import choose_layer, load_predictor
+    from lamina.cli.models import load_predictor
     from lamina.data.image_inputs import decode_ahead
-    from lamina.drawing.attribution_sheet import draw_explanation
-    from lamina.insight.explanations import METHODS, choose_methods, explain_pixels, find_output
+    from lamina.drawing.explanation_sheet import build_explanation_sheet
+    from lamina.insight.explaining import METHODS, choose_methods, explain_pixels, find_output
 
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
     target = None
     if options.target is not None:
         target = find_output(model.task, options.target)
-    layer = None
-    if options.layer is not None:
-        layer = choose_layer(model, options.layer)
-    methods = choose_methods(model, options.method, layer)
+    methods = choose_methods(model, options.method)
     if options.method is None and len(methods) < len(METHODS):
         terminal.remark(
             "grad-cam: skipped, because no layer of this net has an output with height and width"
@@ -96,9 +79,9 @@ def _explain_images(options: Options, images: list[Path], terminal: Terminal) ->
                 model, chunk.pixels, methods, target=target, name=str(path)
             )
             file = _name_file(folder, path, used)
-            original, box = _read_image(path, predictor.input_format)
-            save_sheet(draw_explanation(explanation, original, box), file)
-            _save_maps(file.with_suffix(".npz"), explanation, box)
+            save_sheet(build_explanation_sheet(explanation), file)
+            maps = {method: found.values for method, found in explanation.maps.items()}
+            save_arrays(file.with_suffix(".npz"), maps)
             _print(explanation, file, terminal)
 
 
@@ -126,20 +109,3 @@ def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
         name = f"{stem}-explained-{number}"
     used.add(name)
     return folder / f"{name}.png"
-
-
-def _read_image(path: Path, wanted: InputFormat) -> tuple[UInt8[np.ndarray, "h w c"], Box]:
-    """The original image, and the box that the model sees: left, top, right, bottom in pixels."""
-    from lamina.data.resizing import seen_box
-
-    channels, height, width = wanted.shape
-    mode: Literal["L", "RGB"] = "RGB"
-    if channels == 1:
-        mode = "L"
-    image = decode_image(read_file(path), mode=mode)
-    return image, seen_box((image.shape[1], image.shape[0]), (height, width), wanted.resize)
-
-
-def _save_maps(file: Path, explanation: Explanation, box: Box) -> None:
-    arrays = {method: attribution.values for method, attribution in explanation.maps.items()}
-    save_arrays(file, {"box_px": np.array(box), **arrays})

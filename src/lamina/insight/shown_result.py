@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lamina.errors import escape
-from lamina.markup import Table, card, note, short_table
+from lamina.markup import Markup, Table, card, note, short_table
 from lamina.text import format_table
 from lamina.values import fields_to_json
 
@@ -31,6 +31,10 @@ class ShownResult(ABC):
         """Sentences below the table."""
         return ()
 
+    def figures(self) -> Sequence[Markup]:
+        """Drawings above the table, in a notebook."""
+        return ()
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return fields_to_json(self)
@@ -45,4 +49,4 @@ class ShownResult(ABC):
     def _repr_html_(self) -> str:
         heads, rows = self.table()
         table = [short_table(heads, rows, self.texts)] if rows else []
-        return card(self.headline(), *table, *map(note, self.remarks()))
+        return card(self.headline(), *self.figures(), *table, *map(note, self.remarks()))

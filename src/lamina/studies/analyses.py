@@ -21,7 +21,7 @@ from lamina.evaluation.predictor import Predictor
 from lamina.insight import confusions, neighbors, similarity
 from lamina.insight.confident_learning import LabelIssues, judge_labels
 from lamina.insight.confusions import Confusions
-from lamina.insight.explanations import Explanation, choose_methods, explain_pixels, find_output
+from lamina.insight.explaining import Explanation, choose_methods, explain_pixels, find_output
 from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.neighbors import SimilarImages
 from lamina.insight.probes import Probes, compare_probes

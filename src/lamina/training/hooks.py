@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lamina.errors import NetError, suggest
 from lamina.training.model import Model, check_input, eval_mode
 from lamina.training.randomness import seeded
-from lamina.training.task import Indices, Pixels, PixelTensor
+from lamina.training.task import Pixels, PixelTensor
 
 Place = TypeVar("Place", int, str)
 NO_TENSOR = (
@@ -171,24 +171,6 @@ def record_calls(model: Model, images: PixelTensor, paths: Iterable[str]) -> dic
     with eval_mode(model), seeded(0, model.device), watch(model, paths, note):
         model(images.to(model.device))
     return calls
-
-
-def layer_gradients(model: Model, images: PixelTensor, layer: int | str, outputs: Indices) -> Call:
-    """The output of a layer, and the gradient of the logits at ``outputs`` with respect to it."""
-    path = find_path(model, layer)
-    outputs_seen: list[Tensor] = []
-
-    def cut(_: str, __: Tensor, output: Tensor) -> Tensor:
-        outputs_seen[:] = [output.detach().requires_grad_()]
-        return outputs_seen[0].clone()  # because a later layer may work in place
-
-    with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, [path], cut):
-        logits = model(images.to(model.device))
-        if not outputs_seen:
-            raise NetError(NO_TENSOR.format(layer))
-        chosen = logits.gather(1, outputs.to(model.device)[:, None]).sum()
-        (gradient,) = torch.autograd.grad(chosen, outputs_seen, materialize_grads=True)
-    return Call(outputs_seen[0].detach(), gradient)
 
 
 @contextmanager

@@ -1,17 +1,15 @@
-"""Small functions of the server: hosts, colors of maps."""
+"""Small functions of the server: hosts, files of a form."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 
-import numpy as np
 import pytest
 from starlette.requests import Request
 
 from lamina.deploy.web.access import is_loopback
 from lamina.deploy.web.bodies import read_files
-from lamina.deploy.web.explanation import paint_map
 from lamina.deploy.web.server import name_host
 from support.servers import FORM, pack_form
 
@@ -26,11 +24,6 @@ def test_loopback_hosts_are_recognized(host: str, expected: bool) -> None:
 
 def test_hosts_are_named_as_in_an_address() -> None:
     assert (name_host("127.0.0.1"), name_host("::1")) == ("127.0.0.1", "[::1]")
-
-
-def test_maps_are_red_for_and_blue_against_the_prediction() -> None:
-    painted = paint_map(np.array([[1.0, 0.0, -1.0]], np.float32))
-    assert painted[0].tolist() == [[178, 24, 43, 230], [178, 24, 43, 0], [33, 102, 172, 230]]
 
 
 def test_large_files_of_a_form_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from lamina.evaluation.calibration import (
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import make_prediction
 from lamina.evaluation.scores import calibration_error, calibration_floor, find_bins
-from lamina.insight.attribution import choose_target
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 CLASSES = SingleLabel(("a", "b", "c"), (0.4, 0.3, 0.3))
@@ -180,12 +179,6 @@ def test_a_prediction_set_keeps_ties_with_its_threshold() -> None:
     row = torch.from_numpy(logits).softmax(1)[0].tolist()
     prediction = make_prediction(CLASSES, "one", row)
     assert ConfidenceRule(threshold=threshold).choose(prediction) == ["a", "b"]
-
-
-def test_the_label_to_explain_is_the_most_probable_one() -> None:
-    task = LABELS.with_temperatures((3.0, 0.5, 1.0))
-    logits = np.float32([2.0, 1.5, -1.0])  # probabilities .66, .95 and .27
-    assert (choose_target(LABELS, logits), choose_target(task, logits)) == (0, 1)
 
 
 @pytest.mark.parametrize(("threshold", "kept"), [(0.2, "yes"), (0.503, ""), (0.8, ""), (0.5, "")])

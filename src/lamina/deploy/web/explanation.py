@@ -16,12 +16,11 @@ from torch import Tensor
 from lamina.data import Images, thumbnails
 from lamina.data.load import find_prepared
 from lamina.errors import NetError
-from lamina.insight.attribution import STEPS, choose_target, integrated_gradients, paint_map
-from lamina.insight.explanations import choose_methods, explain_pixels
+from lamina.insight.explaining import STEPS, compute_map, explain_pixels
 from lamina.insight.neighbors import SearchedImages, find_similar, normalize
 from lamina.runs.run import Run
 from lamina.training.model import Model
-from lamina.training.prediction import fold_model, predict_logits, predict_with_features
+from lamina.training.prediction import fold_model, predict_with_features
 
 MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets get no map
 # Time limit of measuring its faithfulness, which takes as long as the map; the limit of the worker
@@ -36,12 +35,9 @@ SHOWN = 6
 
 def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
     """Integrated gradients of the most likely class or label, or of the first number."""
-    task = model.task
-    target = choose_target(task, predict_logits(model, pixels)[0])
-    targets = np.array([target])
     for _ in range(2):  # the first call in a process takes longer
         began = time.monotonic()
-        integrated_gradients(model, pixels, targets, steps=1)
+        compute_map(model, pixels, target=0, steps=1)
         seconds = STEPS * (time.monotonic() - began)
         if seconds < MAP_SECONDS or seconds > STEPS * MAP_SECONDS / 4:
             break
@@ -51,15 +47,14 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
             f" {MAP_SECONDS:.0f} s.",
             remedy="Use lamina explain, which has no limit.",
         )
-    methods = choose_methods(model, "gradients")
     is_measured = seconds < FAITHFULNESS_SECONDS
-    explanation = explain_pixels(model, pixels, methods, target=target, is_measured=is_measured)
-    attribution = explanation.maps["gradients"]
+    explanation = explain_pixels(model, pixels, {"gradients": None}, is_measured=is_measured)
+    pictures = explanation.pictures()
     return {
         "target": explanation.target,
         "faithfulness": explanation.to_json()["maps"]["gradients"],
-        "image": encode_png(pixels[0]),
-        "map": encode_png(paint_map(attribution.values)),
+        "image": encode_png(pictures["image"]),
+        "map": encode_png(pictures["gradients"]),
     }
 
 
