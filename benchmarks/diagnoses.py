@@ -39,9 +39,9 @@ from lamina.nets import (
     Sigmoid,
 )
 from lamina.training.diagnosis import DoctorState
-from lamina.zoo import cnn, cnn_l, cnn_m, cnn_s, mlp, mlp_l
+from lamina.zoo import load_recipe, load_recipes
 
-ZOO = {"mlp": mlp, "cnn": cnn, "cnn-s": cnn_s, "cnn-m": cnn_m, "cnn-l": cnn_l, "mlp-l": mlp_l}
+ZOO = ("mlp", "cnn", "cnn-s", "cnn-m", "cnn-l", "mlp-l")
 INJECTED_IN = ("mlp", "cnn", "cnn-s")
 
 
@@ -75,9 +75,7 @@ def inject(
 ) -> dict[str, tuple[Net, Images, Recipe, Callable[[nn.Module], None] | None]]:
     """Make the faults, by the expected kind: net, images, recipe, and a change of the weights."""
     net = load_net(name)
-    recipe = dataclasses.replace(
-        next(iter(ZOO[name].RECIPES.values())), epochs=3, batch_size=100, seed=seed
-    )
+    recipe = dataclasses.replace(load_recipe(name), epochs=3, batch_size=100, seed=seed)
     if name == "mlp":
         deep = Net(
             Flatten(), *(layer for _ in range(20) for layer in (Linear(64), Sigmoid())), Output()
@@ -148,7 +146,7 @@ class Absent:
 
 def time_epochs(name: str, images: Images, turns: int) -> tuple[float, float]:
     """Median seconds of two epochs, with and without diagnoses."""
-    recipe = dataclasses.replace(next(iter(ZOO[name].RECIPES.values())), epochs=2, device="cpu")
+    recipe = dataclasses.replace(load_recipe(name), epochs=2, device="cpu")
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(turns):
         for has_doctor in (True, False):
@@ -194,10 +192,10 @@ def main(
                     )
     if "zoo" in parts:
         some = load_data("cifar10").train.take_evenly(healthy)
-        for name, module in ZOO.items():
+        for name in ZOO:
             trainings = (
                 Training(load_net(name), some, dataclasses.replace(recipe, device="cpu"))
-                for recipe in module.RECIPES.values()
+                for recipe in load_recipes(name).values()
             )
             rows += [train(name, "healthy", training) for training in trainings]
     for row in rows:

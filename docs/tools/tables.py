@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator
-from importlib import import_module
 
 import lamina
 from lamina import Recipe, load_net, summarize, zoo
@@ -71,15 +70,14 @@ def list_recipes() -> Iterator[str]:
     yield "| net | what it is | parameters | multiply-adds | recipes, the default first |"
     yield "|---|---|---|---|---|"
     for name in zoo.NAMES:
-        module = import_module(f"lamina.zoo.{name.replace('-', '_')}")
+        zoo_net = zoo.NETS[name]
         side = 96 if name.startswith("photo") else 32
         costs = summarize(load_net(name), (3, side, side), 10)
-        text = (inspect.getdoc(module) or "").split("\n\n")[0]
-        recipes = ", ".join(f"`{recipe}`" for recipe in module.RECIPES)
+        recipes = ", ".join(f"`{recipe}`" for recipe in zoo_net.recipes)
         yield row(
             [
                 f"`{name}`",
-                " ".join(text.split()),
+                zoo_net.meaning,
                 f"{costs.parameters:,}",
                 f"{costs.multiply_adds:,}",
                 recipes,
@@ -94,8 +92,7 @@ def list_recipes() -> Iterator[str]:
     yield "| net, recipe | settings |"
     yield "|---|---|"
     for name in zoo.NAMES:
-        module = import_module(f"lamina.zoo.{name.replace('-', '_')}")
-        for recipe_name, recipe in module.RECIPES.items():
+        for recipe_name, recipe in zoo.load_recipes(name).items():
             settings = ", ".join(f"{key} {value}" for key, value in recipe.changes().items())
             yield row([f"`{name}`, `{recipe_name}`", settings])
     yield ""

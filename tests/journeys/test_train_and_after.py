@@ -4,12 +4,11 @@ import dataclasses
 import json
 import os
 import shutil
-from importlib import import_module
 
 import pytest
 from PIL import Image
 
-from lamina import load_run
+from lamina import load_run, zoo
 from lamina.cli import main
 from support.commands import events, run_lamina, run_well, train_once
 from support.images import SIDE_PX, write_images
@@ -166,9 +165,9 @@ def test_the_articles_nets_are_compared_beside_published_scores(workplace, image
 
 def test_published_scores_are_shown_for_the_data_of_the_article(workplace, image_set, monkeypatch):
     for net in ("mlp", "cnn"):
-        module = import_module(f"lamina.zoo.{net}")
-        published = dataclasses.replace(module.PUBLISHED_RESULT, data=str(image_set.resolve()))
-        monkeypatch.setattr(module, "PUBLISHED_RESULT", published)
+        whole = zoo.NETS[net]
+        published = dataclasses.replace(whole.published, data=str(image_set.resolve()))
+        monkeypatch.setitem(zoo.NETS, net, dataclasses.replace(whole, published=published))
     shown = run_lamina("reproduce", "--data", image_set).stdout
     rows = [line.split("\t") for line in shown.splitlines() if "\t" in line]
     assert rows[0] == ["net", "published", "measured", "95 % interval"]

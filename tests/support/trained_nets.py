@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lamina import Recipe, Training, load_data, load_recipe
 from lamina.training.model import Model, build_model
-from lamina.zoo.cnn_s import stack_blocks
+from lamina.zoo import stack_blocks
 from support.trainings import finish
 
 FILE = Path(__file__).with_name("trained-on-shapes.safetensors")

@@ -92,7 +92,7 @@ def _print_published(study: PlannedStudy, seeds: int, terminal: Terminal) -> Non
         reports = [run.report for run in runs if run.report is not None]
         measured = mean_interval([report.score.value for report in reports])
         score = reports[0].score
-        published = zoo.load_published(net)
+        published = zoo.NETS[net].published
         accuracy = None
         claim = "–"
         if published is not None and published.data == data.source:

@@ -39,7 +39,7 @@ from lamina.training.events import Diagnosis, LayerStatistics, Step
 from lamina.training.hooks import activations
 from lamina.training.task import task_of
 from lamina.values import fields_to_json, from_json_values
-from lamina.zoo.cnn_s import stack_blocks
+from lamina.zoo import stack_blocks
 
 MLP = load_net("mlp")
 SMALL = Net(
