@@ -30,7 +30,6 @@ IMAGES = Path(__file__).parent / "images"
 WIDEST_PX = 1200
 INCORRECT_LABELS_FRACTION = 0.03
 COPIES = 5
-UNIT = 7
 TRIAL_IMAGES = 40
 
 
@@ -119,8 +118,7 @@ def make_images(folder: Path, is_trial: bool) -> None:
     run("lamina inspect runs/shapes")
     save_image("runs/shapes/inspection/probes.png", folder, "probes")
     save_image("runs/shapes/inspection/layer-02-whiten-relu.png", folder, "first-filters")
-    run(f"lamina inspect runs/shapes --layer 16 --unit {UNIT}")
-    save_image(f"runs/shapes/inspection/layer-16-conv2d-relu-unit-{UNIT}.png", folder, "unit")
+    save_image("runs/shapes/inspection/layer-16-conv2d-relu.png", folder, "units")
     save_curves("shapes", folder, "layers")
 
     run(f"lamina train mlp --data {data} --epochs {1 if is_trial else 4} --lr 0.1 --name too-high")

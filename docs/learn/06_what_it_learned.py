@@ -77,10 +77,7 @@ figure.suptitle(f"{pair.target}, predicted as {pair.predicted}")
 units = lamina.inspect_units(run, layer=7, most=4)
 print(units.headline())
 for unit in units.units:
-    print(
-        f"unit {unit.number + 1} separates {unit.describe_best()};"
-        f" without it, accuracy changes by {unit.removal.describe_score()}"
-    )
+    print(f"unit {unit.number + 1} separates {unit.describe_best()}")
 
 # %%
 # The number after the class is the area under the ROC curve: 0.5 for a unit
@@ -99,16 +96,11 @@ for line, unit in zip(axes, units.units, strict=True):
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 
-# sphinx_gallery_start_ignore
-assert all(abs(unit.removal.cost) < 0.05 for unit in units.units)
-# sphinx_gallery_end_ignore
 # %%
 # The patches of a unit are alike, whatever the colors, so units do detect
 # features. But *a particular feature* claims too much. Even for the units that
 # separate a class best, the area is far below 1. And you see only the patches
-# that excite a unit most; weaker responses look different. And none of these
-# four units is indispensable. If one always outputs its mean, the accuracy
-# changes by a few points at most, because many units share the work.
+# that excite a unit most; weaker responses look different.
 #
 # What layers encode
 # ------------------

@@ -123,7 +123,7 @@ RESULTS = (
     (
         "unit",
         "inspect",
-        "``layer``, ``file``, ``unit``, ``auc``, ``patches``, ``cost``, ``loss_rise``",
+        "``layer``, ``file``, ``unit``, ``auc``, ``patches``",
     ),
     (
         "explanation",

@@ -23,17 +23,9 @@ def runs(tmp_path_factory, image_set) -> Path:
 
 
 MESSAGES = {
-    "a unit without its layer": (
-        ("--unit", "3"),
-        "--unit is 3, but no layer is given. Add --layer LAYER.",
-    ),
     "a layer that is not there": (
         ("--layer", "9"),
         "There is no layer 9; the net has layers 1 to 5.",
-    ),
-    "a unit that is not there": (
-        ("--layer", "1", "--unit", "0"),
-        "There is no unit 0; layer 1 Conv2d has units 1 to 4.",
     ),
     "a folder that is a file": (
         ("--output", "RUNS/one/run.json"),

@@ -76,19 +76,12 @@ def test_json_has_layers_and_units(runs, workplace):
     assert last["patches"][0]["box_px"] == [0, 0, 12, 12]
 
 
-def test_one_layer_and_one_unit(runs, workplace):
+def test_one_layer(runs, workplace):
     done = run_well("inspect", runs / "one", "--layer", "1", "--output", "found")
     first, head, *rows, last = done.stdout.splitlines()
     assert first == "layer 1 Conv2d: 4 units, receptive field 3×3 px"
-    assert head.split("\t") == ["unit", "separates best (AUC)", "accuracy without unit", "loss"]
+    assert head.split("\t") == ["unit", "separates best (AUC)"]
     assert sorted(row.split("\t")[0] for row in rows) == ["1", "2", "3", "4"]
     assert last == "figure: found/layer-01-conv2d.png"
-    done = run_well(
-        "inspect", runs / "one", "--layer", "body.4", "--unit", "2", "--output", "found", "--json"
-    )
-    (unit,) = events(done.stdout)
-    assert (unit["unit"], unit["file"]) == (2, "found/layer-05-output-unit-2.png")
-    assert unit["auc"]["dark"] == 1.0
-    assert unit["cost"] >= 0
-    with Image.open(unit["file"]) as sheet:
+    with Image.open("found/layer-01-conv2d.png") as sheet:
         assert np.asarray(sheet.convert("L")).std() > 10

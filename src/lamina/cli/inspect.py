@@ -12,7 +12,6 @@ from tyro.conf import arg
 from lamina.cli.options import Device, Json, MovedData, OwnModule, RunFolder
 from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.terminal import Terminal
-from lamina.errors import NetError
 
 if TYPE_CHECKING:
     from lamina.insight.units import InspectedImages, LayerUnits
@@ -32,8 +31,6 @@ class Options:
     layer: str | None = None
     """show the units of one layer, given by its number (from 1) or module path (default: all layers
     with weights)"""
-    unit: int | None = None
-    """with --layer: show a single unit, given by its number (from 1)"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder for the figures (default: inspection in the run's folder)"""
     data: MovedData = None
@@ -46,8 +43,6 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.models import choose_layer, choose_run_data, load_predictor
     from lamina.insight.units import choose_images, inspect_layers
 
-    if options.unit is not None and options.layer is None:
-        raise NetError(f"--unit is {options.unit}, but no layer is given. Add --layer LAYER.")
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
     layers = []
@@ -70,19 +65,8 @@ def run(options: Options, terminal: Terminal) -> int:
         _show_all(model, images, folder, terminal)
         return 0
     with terminal.progress("inspecting units") as progress:
-        (units,) = inspect_layers(
-            model,
-            images.train,
-            layers,
-            MOST_UNITS,
-            number=options.unit,
-            scored=images.removals,
-            progress=progress,
-        )
-    if options.unit is None:
-        _show_layer(units, folder, terminal)
-    else:
-        _show_unit(units, folder, terminal)
+        (units,) = inspect_layers(model, images.train, layers, MOST_UNITS, progress)
+    _show_layer(units, folder, terminal)
     return 0
 
 
@@ -97,9 +81,7 @@ def _show_all(model: Model, images: InspectedImages, folder: Path, terminal: Ter
     with terminal.progress("probing layers") as progress:
         probes = compare_probes(model, images.fitted, images.held_out, layers, progress)
     with terminal.progress("inspecting units") as progress:
-        inspected = inspect_layers(
-            model, images.train, layers, scored=images.removals, progress=progress
-        )
+        inspected = inspect_layers(model, images.train, layers, progress=progress)
     save_sheet(draw_probes(probes), folder / "probes.png")
     terminal.tabulate(*probes.table(), texts=1)
     for units, probe in zip(inspected, probes.layers[1:], strict=True):
@@ -114,22 +96,8 @@ def _show_layer(units: LayerUnits, folder: Path, terminal: Terminal) -> None:
     terminal.tabulate(*units.table(), texts=2)
     rest = units.count - len(units.units)
     if rest:
-        terminal.say(f"and {rest:,} more, which separate the classes less (--unit N)")
+        terminal.say(f"and {rest:,} more, which separate the classes less")
     terminal.say(f"figure: {file}")
-
-
-def _show_unit(units: LayerUnits, folder: Path, terminal: Terminal) -> None:
-    from lamina.drawing.unit_sheets import build_unit_sheet
-
-    (unit,) = units.units
-    file = folder / f"layer-{_slug(units.name)}-unit-{unit.number + 1}.png"
-    save_sheet(build_unit_sheet(units), file)
-    title, remark = units.describe_unit()
-    terminal.say(f"{title}: {remark}")
-    ordered = sorted(unit.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
-    terminal.tabulate(("class", "AUC"), [(name, f"{auc:.3f}") for name, auc in ordered])
-    terminal.say(f"figure: {file}")
-    _emit(units, file, terminal)
 
 
 def _draw(units: LayerUnits, folder: Path, terminal: Terminal) -> Path:

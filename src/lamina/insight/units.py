@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import count, zip_longest
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from lamina.data import Dataset, Images
 from lamina.data.images import Progress
-from lamina.errors import DataError, NetError, plural
-from lamina.evaluation.evaluating import score
+from lamina.errors import DataError, plural
 from lamina.evaluation.scores import mean_ranks
 from lamina.insight.inspected_layers import (
     describe_field,
@@ -29,25 +25,21 @@ from lamina.insight.inspected_layers import (
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.nets.window import Field, Pair
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Score
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from lamina.text import shorten
-from lamina.training.hooks import activations, black_images, find_paths, module_paths, watch
-from lamina.training.model import Model, check_input, eval_mode, split_pixels
-from lamina.training.randomness import derive_seed, seeded
-from lamina.training.task import Pixels, PixelTensor
+from lamina.training.hooks import activations, find_paths
+from lamina.training.model import Model, check_input, split_pixels
+from lamina.training.randomness import derive_seed
+from lamina.training.task import Pixels
 
 # Maximum numbers of images, taken evenly, for each measurement.
 SEEN_IMAGES = 10_000  # training images that are searched for patches
 SEEN_PIXELS = 40_000_000
 PROBE_IMAGES = 4000
 SCORED_IMAGES = 2000
-REMOVAL_IMAGES = 500
-# fewer images if they are large, because removals are slow
-REMOVAL_PIXELS = 2_000_000
 LEAST_IMAGES = 50
 # instead of SEEN_PIXELS for torch modules, which run completely for each layer
 MODULE_PIXELS = 5_000_000
-REMOVED_PIXELS = 25_000_000  # for torch modules, while units are removed, in all layers together
 SHOWN_UNITS = 24
 SHUFFLES = 20  # of the labels, to measure chance
 PATCHES = 9  # of a unit, each from a different image
@@ -57,7 +49,6 @@ OUTSIDE = 216  # gray level of a patch beyond the border of the image
 Areas: TypeAlias = Float64[np.ndarray, "u k"]
 Members: TypeAlias = Float64[np.ndarray, "n k"]
 Output: TypeAlias = Float[Tensor, "n ..."]
-Rest: TypeAlias = Callable[[PixelTensor, Output], Tensor]
 Strengths: TypeAlias = Float32[np.ndarray, "n u"]
 
 
@@ -82,35 +73,6 @@ class Patch:
     strength: float
 
 
-@dataclass(frozen=True)
-class Removal:
-    """The score with a unit, and with its mean in place of its output, and the rise in loss."""
-
-    before: Score
-    after: Score
-    loss_rise: float
-
-    @property
-    def cost(self) -> float:
-        """How much the score worsens; negative if it improves without the unit."""
-        if self.before.lower_is_better:
-            return self.after.value - self.before.value
-        return self.before.value - self.after.value
-
-    def describe_score(self) -> str:
-        change = self.after.value - self.before.value
-        if not self.before.is_fraction:
-            return _signed(change, 4)
-        return f"{_signed(100 * change, 1)} points"
-
-    def describe_loss(self) -> str:
-        return _signed(self.loss_rise, 3)
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:+.{digits}f}"  # adding 0 makes -0 a 0
-
-
 @dataclass(frozen=True, eq=False)
 class Unit:
     """A unit of a layer: the patches that excite it most, and how well it separates each class."""
@@ -118,7 +80,6 @@ class Unit:
     number: int
     patches: tuple[Patch, ...] = field(repr=False)
     aucs: Mapping[str, float] = field(repr=False)  # area under the ROC curve, by class
-    removal: Removal | None = None
 
     @property
     def best(self) -> str:
@@ -144,11 +105,9 @@ class LayerUnits(ShownResult):
         count: the number of units in the layer: channels, or numbers of a vector.
         receptive_field: the receptive field of a unit; ``None`` for the whole image.
         units: the units, those that separate a class best first, with the patches of ``images``
-            that excite each most, the area under the ROC curve for each class, and the effect of
-            removing the unit.
+            that excite each most, and the area under the ROC curve for each class.
         chance: the area under the ROC curve that the best unit reaches by chance.
         images: the images that were searched for patches.
-        scored: the images, in words, on which the effect of removals was measured.
         filters: the weights (U, C, Y, X) of all units, if the layer's input is the image.
     """
 
@@ -160,22 +119,12 @@ class LayerUnits(ShownResult):
     units: tuple[Unit, ...]
     chance: float
     images: Images = field(repr=False)
-    scored: str = ""
     filters: Float32[np.ndarray, "u c y x"] | None = field(default=None, repr=False)
 
     def table(self) -> Table:
-        """The column heads, and a row for each unit; the first two columns are text."""
-        metric = "score"
-        rows = []
-        for unit in self.units:
-            change = ""
-            loss_change = ""
-            if unit.removal is not None:
-                metric = unit.removal.before.title
-                change = unit.removal.describe_score()
-                loss_change = unit.removal.describe_loss()
-            rows.append((str(unit.number + 1), unit.describe_best(), change, loss_change))
-        return ("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows
+        """The column heads, and a row of texts for each unit."""
+        rows = [(str(unit.number + 1), unit.describe_best()) for unit in self.units]
+        return ("unit", "separates best (AUC)"), rows
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: ``layer``, ``name``, ``units`` (their number), ``sees_px`` and ``shown``."""
@@ -194,27 +143,12 @@ class LayerUnits(ShownResult):
             name = self.images.names[patch.row]
             box_px = np.transpose([patch.columns, patch.rows]).ravel().tolist()
             patches.append({"image": name, "box_px": box_px, "strength": patch.strength})
-        values = {"unit": unit.number + 1, "auc": dict(unit.aucs), "patches": patches}
-        if unit.removal is None:
-            return {**values, "cost": None, "loss_rise": None}
-        return {**values, "cost": unit.removal.cost, "loss_rise": unit.removal.loss_rise}
+        return {"unit": unit.number + 1, "auc": dict(unit.aucs), "patches": patches}
 
     def headline(self) -> str:
         """The layer, its number of units and their receptive field, as text."""
         units = plural(self.count, "unit", "units")
         return f"layer {self.name}: {units}, receptive field {describe_field(self.receptive_field)}"
-
-    def describe_unit(self) -> tuple[str, str]:
-        """The first of ``units`` in words: its layer and number, and what removing it changes."""
-        unit = self.units[0]
-        text = f"receptive field {describe_field(self.receptive_field)}"
-        if unit.removal is not None:
-            text += (
-                f"; without this unit, {unit.removal.before.title} changes by"
-                f" {unit.removal.describe_score()} and the loss by {unit.removal.describe_loss()},"
-                f" on {self.scored}"
-            )
-        return f"layer {self.name}, unit {unit.number + 1} of {self.count:,}", text
 
 
 class InspectedImages(NamedTuple):
@@ -222,11 +156,6 @@ class InspectedImages(NamedTuple):
 
     train: Images  # searched for patches; probes are fitted to some of them
     held_out: Images  # for scores
-
-    @property
-    def removals(self) -> Images:
-        """Fewer held-out images, to measure the effect of removing units."""
-        return _take(self.held_out, REMOVAL_IMAGES, REMOVAL_PIXELS)
 
     @property
     def fitted(self) -> Images:
@@ -267,9 +196,6 @@ def inspect_layers(
     images: Images,
     layers: Sequence[str],
     most: int = SHOWN_UNITS,
-    *,
-    number: int | None = None,
-    scored: Images | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerUnits, ...]:
     """Inspect the units of some layers that separate a class best.
@@ -279,42 +205,22 @@ def inspect_layers(
         images: the images to search for patches.
         layers: the module paths of the layers.
         most: the number of units of each layer: the units that separate a class best.
-        number: a single unit instead, counted from 1.
-        scored: the images to measure the effect of removing units on; by default it is not
-            measured.
-        progress: called with the images and units done, and their number.
+        progress: called with the images done, and their number.
 
     Returns:
         The units of each layer.
-
-    Raises:
-        NetError: a layer has no unit ``number``.
     """
     inspected = []
     for path, responses in measure_responses(model, images.pixels, layers, progress).items():
-        count = responses.strengths.shape[1]
-        name = name_stage(model, path)
         numbers = rank_units(responses, images)[:most]
-        if number is not None:
-            if not 1 <= number <= count:
-                raise NetError(f"There is no unit {number}; layer {name} has units 1 to {count:,}.")
-            numbers = [number - 1]
-        removals: tuple[Removal, ...] = ()
-        if scored is not None:
-            removed = len(numbers)
-            if model.net is None:
-                removed = min(removed, REMOVED_PIXELS // (len(layers) * scored.pixels[..., 0].size))
-            with suppress(DataError):  # no image has a label
-                removals = measure_removals(model, scored, path, numbers[:removed], progress)
         layer = LayerUnits(
             layer=path,
-            name=name,
-            count=count,
+            name=name_stage(model, path),
+            count=responses.strengths.shape[1],
             receptive_field=responses.field,
-            units=inspect_units(responses, images, numbers, removals),
+            units=inspect_units(responses, images, numbers),
             chance=measure_chance(responses, images),
             images=images,
-            scored="" if scored is None else f"{len(scored):,} {scored.split} images",
             filters=read_filters(model, path),
         )
         inspected.append(layer)
@@ -391,23 +297,18 @@ def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
     return padded[tuple(parts)]
 
 
-def inspect_units(
-    responses: Responses,
-    images: Images,
-    numbers: Sequence[int],
-    removals: Sequence[Removal] = (),
-) -> tuple[Unit, ...]:
-    """Inspect units of a layer by ``responses`` to ``images``, with ``removals`` if measured."""
+def inspect_units(responses: Responses, images: Images, numbers: Sequence[int]) -> tuple[Unit, ...]:
+    """Inspect units of a layer by ``responses`` to ``images``."""
     names = name_memberships(images)
     all_aucs = measure_aucs(responses.strengths[:, numbers], images)
     _, height, width = images.shape
     units = []
-    for number, values, removal in zip_longest(numbers, all_aucs, removals):
+    for number, values in zip(numbers, all_aucs, strict=True):
         aucs = {
             name: float(auc) for name, auc in zip(names, values, strict=True) if np.isfinite(auc)
         }
         patches = find_patches(responses, number, (height, width))
-        units.append(Unit(number, patches, aucs, removal))
+        units.append(Unit(number, patches, aucs))
     return tuple(units)
 
 
@@ -462,72 +363,3 @@ def memberships(images: Images) -> Members:
     elif images.kind is SINGLE_LABEL:
         targets = targets[:, None] == np.arange(len(images.target_names))
     return np.where(targets.reshape(len(images), -1), 1.0, 0.0)
-
-
-def measure_removals(
-    model: Model, images: Images, path: str, units: Sequence[int], progress: Progress | None = None
-) -> tuple[Removal, ...]:
-    """Measure the effect on ``images`` of replacing each unit's output with its mean."""
-    # After Morcos et al., arXiv 1803.06959, but with the mean instead of 0, so that a constant unit
-    # costs nothing.
-    batches = split_pixels(np.ascontiguousarray(images.pixels))
-    chunks = [torch.from_numpy(batch) for batch in batches]
-    outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
-    sums = [units_first(output).mean(dim=2).sum(dim=0) for output in outputs]
-    means = torch.stack(sums).sum(dim=0) / len(images)
-    judge = partial(_judge, model, images, _find_rest(model, path), chunks)
-    before, loss_before = judge(outputs)
-    removals = []
-    for done, unit in enumerate(units, start=1):
-        after, loss_after = judge([_set_unit(output, unit, means[unit]) for output in outputs])
-        removals.append(Removal(before, after, loss_after - loss_before))
-        if progress is not None:
-            progress(done, len(units))
-    return tuple(removals)
-
-
-@torch.inference_mode()
-def _judge(
-    model: Model,
-    images: Images,
-    rest: Rest,
-    chunks: Sequence[UInt8[Tensor, "_ h w c"]],
-    outputs: Sequence[Float[Tensor, "_ ..."]],
-) -> tuple[Score, float]:
-    """The score and the loss that follow from a layer's outputs."""
-    with eval_mode(model), seeded(0, model.device):
-        parts = [rest(chunk, output) for chunk, output in zip(chunks, outputs, strict=True)]
-    logits = torch.cat(parts).float().cpu()
-    loss = model.task.loss(logits.double(), torch.from_numpy(np.array(images.targets)))
-    return score(model.task, logits.numpy(), images.targets), loss.item()
-
-
-def _set_unit(output: Output, unit: int, value: Float[Tensor, ""]) -> Output:
-    changed = output.clone()
-    changed[(..., unit) if output.ndim == 3 else (slice(None), unit)] = value
-    return changed
-
-
-def _find_rest(model: Model, path: str) -> Rest:
-    """A function that computes the logits from images and the layer's output for them."""
-    paths = module_paths(model)
-    if path in paths and isinstance(model.body, nn.Sequential):
-        layers = model.body[paths.index(path) + 1 :]
-        return lambda _, output: layers(output)
-    calls: list[Any] = []
-    with torch.no_grad(), eval_mode(model), watch(model, [path], lambda *call: calls.append(call)):
-        model(black_images(model, 1))
-
-    def run_with(chunk: PixelTensor, output: Output) -> Tensor:
-        countdown = count(1 - len(calls))
-
-        def replace_last(*_: object) -> Tensor | None:
-            if next(countdown) != 0:
-                return None
-            return output.clone()  # later modules may work in place
-
-        with watch(model, [path], replace_last):
-            logits: Tensor = model(chunk.to(model.device))
-        return logits
-
-    return run_with

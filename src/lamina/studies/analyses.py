@@ -109,8 +109,8 @@ def inspect_units(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Returns:
-        The units, each with the training patches that excite it most, the area under the ROC curve
-        for each class (0.5 by chance), and what removing it changes.
+        The units, each with the training patches that excite it most, and the area under the ROC
+        curve for each class (0.5 by chance).
 
     Raises:
         LaminaError: There is no such run or layer, or the data is missing or has changed.
@@ -126,7 +126,7 @@ def inspect_units(
     model = opened.predictor(device=device).model
     path = find_path(model, layer)
     images = choose_images(model, find_dataset(opened, data))
-    (units,) = inspect_layers(model, images.train, [path], most, scored=images.removals)
+    (units,) = inspect_layers(model, images.train, [path], most)
     return units
 
 

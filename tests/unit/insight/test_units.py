@@ -9,12 +9,11 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.errors import NetError
 from lamina.insight.inspected_layers import (
     choose_layers,
     find_fields,
@@ -30,7 +29,6 @@ from lamina.insight.units import (
     inspect_units,
     measure_aucs,
     measure_chance,
-    measure_removals,
     measure_responses,
     name_memberships,
     rank_units,
@@ -39,7 +37,6 @@ from lamina.nets import (
     AvgPool2d,
     BatchNorm,
     Conv2d,
-    Flatten,
     GlobalAvgPool,
     MaxPool2d,
     Net,
@@ -67,17 +64,13 @@ def red_squares() -> Images:
 def test_a_detector_built_by_hand_says_what_it_sees(red_squares):
     model, _ = build_detector()
     responses = measure_responses(model, red_squares.pixels, ["body.1"])["body.1"]
-    removals = measure_removals(model, red_squares, "body.1", [0])
-    (unit,) = inspect_units(responses, red_squares, [0], removals)
+    (unit,) = inspect_units(responses, red_squares, [0])
     assert len(unit.patches) == 9
     for patch in unit.patches:
         rows, columns = (slice(*ends) for ends in (patch.rows, patch.columns))
         assert (red_squares.pixels[patch.row, rows, columns] == RED).all()
     assert unit.aucs == {"red": 1.0, "none": 0.0}
     assert unit.describe_best() == "red 1.00"
-    assert unit.removal.before.value == 1.0
-    assert unit.removal.cost == 0.5
-    assert unit.removal.describe_score() == "-50.0 points"
     filters = read_filters(model, "body.1")
     assert filters.shape == (1, 3, 4, 4)
     assert (filters[0, 0] > 0).all()
@@ -86,13 +79,13 @@ def test_a_detector_built_by_hand_says_what_it_sees(red_squares):
 
 def test_a_layer_is_a_value_with_table_and_json(red_squares):
     model, _ = build_detector()
-    (layer,) = inspect_layers(model, red_squares, ["body.1"], scored=red_squares)
+    (layer,) = inspect_layers(model, red_squares, ["body.1"])
     assert (layer.layer, layer.name, layer.count) == ("body.1", "2 Conv2d, ReLU", 1)
     heads, rows = layer.table()
-    assert heads == ("unit", "separates best (AUC)", "accuracy without unit", "loss")
-    assert rows[0][:3] == ("1", "red 1.00", "-50.0 points")
+    assert heads == ("unit", "separates best (AUC)")
+    assert rows == [("1", "red 1.00")]
     (shown,) = layer.to_json()["shown"]
-    assert (shown["unit"], shown["cost"]) == (1, 0.5)
+    assert (shown["unit"], shown["auc"]["red"]) == (1, 1.0)
     (unit,) = layer.units
     for patch, listed in zip(unit.patches, shown["patches"], strict=True):
         left, top, right, bottom = listed["box_px"]
@@ -100,23 +93,16 @@ def test_a_layer_is_a_value_with_table_and_json(red_squares):
         assert listed["image"] == red_squares.names[patch.row]
     assert str(layer).startswith("layer 2 Conv2d, ReLU: 1 unit, receptive field 4×4 px\n")
     assert "red 1.00" in layer._repr_html_()
-    (alone,) = inspect_layers(model, red_squares, ["body.1"], number=1)
-    assert alone.units[0].removal is None
-    assert alone.units[0].patches == unit.patches
-    with pytest.raises(NetError, match=r"There is no unit 2; layer 2 .* has units 1 to 1\."):
-        inspect_layers(model, red_squares, ["body.1"], number=2)
 
 
-def test_a_constant_unit_has_no_patches_and_costs_nothing(red_squares):
+def test_a_constant_unit_has_no_patches(red_squares):
     model, _ = build_detector()
     with torch.no_grad():
         model.body[0].bias.fill_(-10.0)
     responses = measure_responses(model, red_squares.pixels, ["body.1"])["body.1"]
-    removals = measure_removals(model, red_squares, "body.1", [0])
-    (unit,) = inspect_units(responses, red_squares, [0], removals)
+    (unit,) = inspect_units(responses, red_squares, [0])
     assert unit.patches == ()
     assert unit.aucs == {"red": 0.5, "none": 0.5}
-    assert unit.removal.cost == unit.removal.loss_rise == 0
 
 
 windows = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2))
@@ -234,37 +220,6 @@ def test_the_parts_of_a_module_are_its_layers():
         "body.stem": (40, 4),
         "body.head": (40, 10),
     }
-    # Its own module's removal goes through a hook, a net's through the layers behind: the same
-    # figures.
-    net = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
-    known = build_model(net, images, Recipe())
-    own = build_model(known.body, images, Recipe())
-    for path in ("body.1", "body.3"):
-        removals = [measure_removals(one, images, path, range(4)) for one in (known, own)]
-        assert [one.after for one in removals[0]] == [one.after for one in removals[1]]
-
-
-def test_a_removed_unit_costs_what_it_costs_at_its_mean():
-    images = load_data("shapes").test.take_evenly(200)
-    net = Net(Conv2d(4, 3), ReLU(), Flatten(), Output())
-    torch.manual_seed(3)
-    model = build_model(net, images, Recipe())
-    removals = measure_removals(model, images, "body.1", [2, 0])
-    with torch.no_grad():
-        outputs = model.body[:2](model.normalize(torch.from_numpy(images.pixels)))
-        before = accuracy_score(images.targets, model.body[2:](outputs).argmax(1))
-        for removal, unit in zip(removals, (2, 0), strict=True):
-            outputs_without = outputs.clone()
-            outputs_without[:, unit] = outputs[:, unit].mean()
-            logits = model.body[2:](outputs_without)
-            assert removal.cost == pytest.approx(
-                before - accuracy_score(images.targets, logits.argmax(1))
-            )
-            loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(images.targets))
-            whole = nn.functional.cross_entropy(
-                model.body[2:](outputs).double(), torch.from_numpy(images.targets)
-            )
-            assert removal.loss_rise == pytest.approx(float(loss - whole), abs=1e-6)
 
 
 @given(st.integers(0, 10**6))
@@ -298,8 +253,7 @@ def test_all_kinds_of_target_have_areas():
         responses = measure_responses(model, images.pixels, [3])["body.2"]
         assert name_memberships(images) == names
         best = rank_units(responses, images)[0]
-        removals = measure_removals(model, images, "body.2", [best])
-        (unit,) = inspect_units(responses, images, [best], removals)
+        (unit,) = inspect_units(responses, images, [best])
         assert tuple(unit.aucs) == names
         assert (
             max(abs(auc - 0.5) for auc in unit.aucs.values())
@@ -309,47 +263,6 @@ def test_all_kinds_of_target_have_areas():
     binary = replace(warm, targets=warm.targets[:, 3].copy(), target_names=("warm",))
     assert name_memberships(binary) == ("yes",)
     assert measure_aucs(np.ones((50, 2), np.float32), binary).tolist() == [[0.5], [0.5]]
-
-
-class Repeated(nn.Module):
-    """Calls one pool twice and one activation at two widths, in place, as tutorials do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)
-        self.act, self.pool = nn.SiLU(inplace=True), nn.MaxPool2d(2)
-        self.head = nn.Linear(400, 10)
-
-    def forward(self, images):
-        """Logits."""
-        features = self.pool(self.act(self.conv1(images)))
-        return self.head(self.pool(self.act(self.conv2(features))).flatten(1))
-
-
-def test_costs_are_right_for_repeated_and_in_place_modules():
-    images = load_data("shapes").test.take_evenly(120)
-    torch.manual_seed(1)
-    model = build_model(Repeated(), images, Recipe())
-    assert choose_layers(model) == ("body.conv1", "body.conv2", "body.head")
-    for path in ("body.conv2", "body.act", "body.pool"):
-        (removal,) = measure_removals(model, images, path, [3])
-        assert removal.before == measure_removals(model, images, "body.head", [0])[0].before
-        body = model.body
-        with torch.no_grad():
-            outputs = body.conv2(
-                body.pool(body.act(body.conv1(model.normalize(torch.from_numpy(images.pixels)))))
-            )
-            if path != "body.conv2":
-                outputs = body.act(outputs)
-            if path == "body.pool":
-                outputs = body.pool(outputs)
-            outputs[:, 3] = outputs[:, 3].mean()
-            if path == "body.conv2":
-                outputs = body.act(outputs)
-            if path != "body.pool":
-                outputs = body.pool(outputs)
-            expected = accuracy_score(images.targets, body.head(outputs.flatten(1)).argmax(1))
-        assert removal.after.value == pytest.approx(expected)
 
 
 def test_the_fields_of_many_layers_take_one_pass_for_each_size():
