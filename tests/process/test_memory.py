@@ -101,3 +101,20 @@ def test_a_set_larger_than_all_memory_is_loaded(cache: Path) -> None:
     )
     ran = run_script(script, cache)
     assert (ran.returncode, ran.stdout) == (0, f"{count * 9 // 10} 0\n"), ran.stderr
+
+
+def test_mapped_images_do_not_count_for_each_run_of_a_study(tmp_path):
+    with (tmp_path / "images").open("wb") as file:
+        file.truncate(500_000_000)
+    script = f"""
+import numpy as np
+from lamina.studies.forks import count_fitting
+before = count_fitting()
+images = np.memmap({str(tmp_path / "images")!r}, mode="r")
+images.max()
+print(before, count_fitting())
+"""
+    done = run_script(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    assert after == pytest.approx(before, rel=0.1)

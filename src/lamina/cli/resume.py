@@ -61,5 +61,5 @@ def run(options: Options, terminal: Terminal) -> int:
             finish=finish,
         )
         with terminal.progress_bar() as show_progress:
-            (*_, run), stopped_by = play(events, terminal, show_progress, run=run, finish=finish)
+            _, stopped_by = play(events, terminal, show_progress, run=run, finish=finish)
         return print_result(run, stopped_by, terminal)

@@ -75,25 +75,22 @@ def play(
     run: Run | None = None,
     finish: threading.Event | None = None,
     is_brief: bool = False,
-) -> tuple[list[Run], signal.Signals | None]:
-    """Print events until they end or a signal arrives; return their runs and the signal.
+) -> tuple[Run | None, signal.Signals | None]:
+    """Print events until they end or a signal arrives; return the last run and the signal.
 
     If the learning rate of the training can fall at any time, or a program follows it
     (``--progress``), the first Ctrl-C sets ``finish`` instead. With ``is_brief``, nothing is
     printed about a single run.
     """
     event: RunEvent | None = None
-    runs: list[Run] = []
-    if run is not None:
-        runs.append(run)
     has_asked = False  # the training clears the event
     is_told = False
 
     def ask_to_finish() -> bool:
         nonlocal has_asked
-        if finish is None or has_asked or not runs or not isinstance(event, LATE):
+        if finish is None or has_asked or run is None or not isinstance(event, LATE):
             return False
-        has_asked = terminal.emits_progress or can_end_late(runs[-1].record.recipe)
+        has_asked = terminal.emits_progress or can_end_late(run.record.recipe)
         if has_asked:
             finish.set()
         return has_asked
@@ -105,14 +102,14 @@ def play(
         try:
             for event in _until_stopped(events, received):
                 if isinstance(event, Started):
-                    runs.append(event.run)
+                    run = event.run
                     show_progress("starting", 0, 0)
                     print_group(event.run.record.recipe.lanes, terminal)
                 if has_asked and not is_told:
                     is_told = True
                     terminal.hint("lamina: finishing early; Ctrl-C again stops at once")
-                if isinstance(event, Step):
-                    terminal.emit_progress(run=str(runs[-1].path), **event.to_json())
+                if isinstance(event, Step) and run is not None:
+                    terminal.emit_progress(run=str(run.path), **event.to_json())
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
                 elif isinstance(event, FeatureProgress):
                     show_progress("features", event.done, event.images)
@@ -120,12 +117,11 @@ def play(
                     terminal.emit(**event.to_json())
                     show_progress(str(event), 0, 0)
                 elif not isinstance(event, Report):
-                    current = runs[-1] if runs else None
-                    _print_event(event, current, terminal, is_brief=is_brief)
+                    _print_event(event, run, terminal, is_brief=is_brief)
         except (KeyboardInterrupt, SystemExit):
-            if not (runs and received):
+            if run is None or not received:
                 raise
-    return runs, next(iter(received), None)
+    return run, next(iter(received), None)
 
 
 def _until_stopped(

@@ -167,10 +167,9 @@ def run(options: Options, terminal: Terminal) -> int:
                 events = iter_repeats(dataset, request, options.seeds, setup)
             else:
                 events = iter_training(dataset, request, deadline, setup)
-            runs, stopped_by = play(events, terminal, show_progress, finish=finish)
-        if stopped_by is not None and not runs:  # while training was prepared
-            return 128 + stopped_by
-        run = runs[-1]
+            run, stopped_by = play(events, terminal, show_progress, finish=finish)
+        if run is None:  # stopped while training was prepared
+            return 128 + (stopped_by or signal.SIGTERM)
         with computing_with(run.record.machine.threads):
             return _print_end(options, run, stopped_by, terminal)
 

@@ -305,7 +305,7 @@ def iter_folds(
         validation = Validation(study, dataset, folds, request, deadline, setup)
         run = yield from validation.iter_first()
         yield _describe_fold(1, run)
-        runs = [run]
+        runs = [replace(run, dataset=None)]  # without the copied images of the fold
         others = [*range(2, folds + 1), 0]
         has_limit = deadline is not None
         with closing(Jobs(setup.jobs, folds, has_time_limit=has_limit)) as jobs:
@@ -314,7 +314,7 @@ def iter_folds(
             for fold in others[:-1]:
                 run = yield from validation.iter_run(fold, jobs)
                 yield _describe_fold(fold, run)
-                runs.append(run)
+                runs.append(replace(run, dataset=None))
             outputs = join_folds([run.outputs["test"] for run in runs])
             RunFolder(path).save_outputs([outputs])
             whole = yield from validation.iter_run(0, jobs)

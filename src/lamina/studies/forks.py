@@ -275,11 +275,17 @@ def check_jobs(jobs: int | None) -> None:
 
 
 def count_fitting() -> int:
-    """The number of processes that fit into memory if each needs as much as this one."""
+    """The number of processes that fit into memory if each needs as much as this one.
+
+    Processes share the pages of files, such as mapped images.
+    """
     import resource  # not on Windows
 
-    used_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    all_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    _, _, shared_pages, *_ = Path("/proc/self/statm").read_text().split()
+    most_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used_bytes = most_bytes - int(shared_pages) * page_bytes
+    all_bytes = os.sysconf("SC_PHYS_PAGES") * page_bytes
     for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
         with suppress(OSError, ValueError):
             all_bytes = min(all_bytes, int(Path("/sys/fs/cgroup", limit).read_text()))
