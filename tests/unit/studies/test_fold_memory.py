@@ -9,7 +9,7 @@ from typing import Any
 
 from lamina.cli.session import play
 from lamina.cli.terminal import Terminal
-from lamina.runs.nets_by_name import NetChoice
+from lamina.runs.start import NetChoice
 from lamina.studies.cross_validation import iter_folds
 from lamina.studies.experiment import Request
 from lamina.studies.study import RunSetup, Started
