@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
@@ -96,61 +96,41 @@ class Standing:
     correct: float | None  # number of correct predictions; `None` for regression
     seconds: float
     doctor: DoctorState = field(default_factory=DoctorState)
-    # numbers from :func:`collect_numbers`
-    optimizer: dict[str, dict[str, Number]] = field(default_factory=dict)
+    optimizer: dict[str, Number] = field(default_factory=dict)  # named as its tensors
     knots: tuple[Knot, ...] = ()  # of the learning rate
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The state that training needs to resume exactly."""
+    """The state that training needs to resume exactly: flattened state dicts."""
 
     tensors: dict[str, Tensor]
-    """On the CPU: weights as ``live.…``, initial weights as ``initial.…``, optimizer state as
-    ``optimizer.KEY.…``."""
+    """On the CPU: weights as ``live.NAME``, initial weights as ``initial.NAME``, and the optimizer
+    state of each weight by its place in the optimizer, as ``optimizer.PLACE.KEY``."""
     standing: Standing
 
 
-def name_weights(models: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    return {
+def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
+    """The tensors of models and of an optimizer, by name."""
+    tensors = {
         f"{kind}.{name}": tensor
         for kind, model in models.items()
         for name, tensor in model.state_dict().items()
     }
+    values = name_values(optimizer)
+    return tensors | {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
-    """The tensors of models and of an optimizer over the first model, by name."""
-    tensors = name_weights(models)
-    for name, weight in _optimized(models, optimizer):
-        for key, value in optimizer.state.get(weight, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{key}.{name}"] = value
-    return tensors
-
-
-def collect_numbers(
-    models: Mapping[str, nn.Module], optimizer: Optimizer
-) -> dict[str, dict[str, Any]]:
-    """An optimizer's numbers by group index and weight name; warns about lost values."""
-    holders: dict[str, dict[str, Any]] = {}
-    for place, group in enumerate(optimizer.param_groups):
-        holders[str(place)] = {**group, "weights": len(group["params"])}
-        del holders[str(place)]["params"]
-    for name, weight in _optimized(models, optimizer):
-        state = optimizer.state.get(weight, {})
-        holders[name] = {
-            key: value for key, value in state.items() if not isinstance(value, Tensor)
-        }
-    numbers: dict[str, dict[str, Any]] = {}
-    lost: set[str] = set()
-    for holder, values in holders.items():
-        for key, value in values.items():
-            parts = value if isinstance(value, tuple) else (value,)
-            if all(isinstance(part, int | float) for part in parts):
-                numbers.setdefault(holder, {})[key] = value
-            elif key != "lr" and not isinstance(value, REBUILT):
-                lost.add(key)
+def collect_numbers(optimizer: Optimizer) -> dict[str, Any]:
+    """The numbers of an optimizer, by name; warns about values that a checkpoint cannot store."""
+    numbers = {}
+    lost = set()
+    for name, value in name_values(optimizer).items():
+        parts = value if isinstance(value, tuple) else (value,)
+        if all(isinstance(part, int | float) for part in parts):
+            numbers[name] = value
+        elif not isinstance(value, (Tensor, *REBUILT)):
+            lost.add(name.rpartition(".")[2])
     if lost:
         warnings.warn(
             f"{type(optimizer).__name__} has {name_some(sorted(lost))} in its state, which a"
@@ -162,67 +142,52 @@ def collect_numbers(
     return numbers
 
 
+def name_values(optimizer: Optimizer) -> dict[str, Any]:
+    """All values: ``groups.PLACE.KEY``, and ``optimizer.PLACE.KEY`` in the order of the weights."""
+    whole = optimizer.state_dict()
+    values = {}
+    for place, group in enumerate(whole["param_groups"]):
+        for key, value in group.items():
+            values[f"groups.{place}.{key}"] = tuple(value) if key == "params" else value
+    for place, state in whole["state"].items():
+        for key, value in state.items():
+            values[f"optimizer.{place}.{key}"] = value
+    return values
+
+
 def restore_checkpoint(
     checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer
 ) -> Standing:
-    """Restore a checkpoint; raises ``RunError`` and changes nothing if it does not fit."""
-    tensors = checkpoint.tensors
-    numbers = {holder: dict(values) for holder, values in checkpoint.standing.optimizer.items()}
-    for place, group in enumerate(optimizer.param_groups):
-        stored = numbers.setdefault(str(place), {})
-        now = {"weights": len(group["params"]), "initial_lr": group["initial_lr"]}
-        for key, name in (("weights", "number of weights"), ("initial_lr", "learning rate")):
-            before = stored.get(key, now[key])
-            if before != now[key]:
-                raise _misfit(
-                    f"the {name} of optimizer group {place + 1} was {before:g} and is {now[key]:g}"
-                )
-        stored.pop("weights", None)
-    expected = name_weights(models)
-    for name, tensor in expected.items():
-        if name not in tensors:
-            raise _misfit(f"it lacks {name}")
-        if tensors[name].shape != tensor.shape:
-            shapes = (tuple(tensors[name].shape), tuple(tensor.shape))
-            raise _misfit(f"{name} has shape {shapes[0]}, expected {shapes[1]}")
-    optimized = dict(_optimized(models, optimizer))
-    memory: dict[str, dict[str, Any]] = {}
-    for name in optimized:
-        memory[name] = {**numbers.get(name, {})}
-    for name, tensor in tensors.items():
-        if name in expected:
-            continue
-        kind, _, rest = name.partition(".")
-        key, _, weight_name = rest.partition(".")
-        if kind != "optimizer" or weight_name not in optimized:
-            raise _misfit(f"it contains {name}, which the training does not have")
-        weight = optimized[weight_name]
-        state = tensor.clone()  # the optimizer counts its steps in it
-        if state.shape == weight.shape:
-            # Fused optimizers expect the memory layout of the weight.
-            state = torch.empty_like(weight, dtype=state.dtype, requires_grad=False).copy_(state)
-        memory[weight_name][key] = state
-
-    for kind, model in models.items():
-        names = model.state_dict()
-        model.load_state_dict({name: tensors[f"{kind}.{name}"] for name in names})
-    whole: dict[str, Any] = optimizer.state_dict()
-    whole["state"] = {place: memory[name] for place, name in enumerate(optimized) if memory[name]}
-    optimizer.load_state_dict(whole)
-    for place, group in enumerate(optimizer.param_groups):
-        group.update(numbers[str(place)])
+    """Restore a checkpoint; raises ``RunError`` if it does not fit."""
+    whole = optimizer.state_dict()
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    stored: dict[str, dict[str, Any]] = {kind: {} for kind in models}
+    state: dict[int, dict[str, Any]] = {}
+    try:
+        for name, value in (checkpoint.standing.optimizer | checkpoint.tensors).items():
+            kind, _, rest = name.partition(".")
+            if kind in stored:
+                stored[kind][rest] = value
+                continue
+            place, _, key = rest.partition(".")
+            if kind == "groups":
+                whole["param_groups"][int(place)][key] = value
+                continue
+            if isinstance(value, Tensor):
+                value = copy_state(value, weights[int(place)])
+            state.setdefault(int(place), {})[key] = value
+        for kind, model in models.items():
+            model.load_state_dict(stored[kind])
+        optimizer.load_state_dict(whole | {"state": state})
+    except (IndexError, KeyError, RuntimeError, ValueError) as error:
+        problem = " ".join(str(error).split()).removesuffix(".")
+        raise RunError(f"the checkpoint does not fit the training: {problem}") from error
     return checkpoint.standing
 
 
-def _misfit(problem: str) -> RunError:
-    return RunError(f"the checkpoint does not fit the training: {problem}")
-
-
-def _optimized(
-    models: Mapping[str, nn.Module], optimizer: Optimizer
-) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights of the first model in the order of the optimizer."""
-    names = {weight: name for name, weight in next(iter(models.values())).named_parameters()}
-    for group in optimizer.param_groups:
-        for weight in group["params"]:
-            yield names[weight], weight
+def copy_state(state: Tensor, weight: Tensor) -> Tensor:
+    """A copy that the optimizer can change, in the memory layout of the weight."""
+    if state.shape != weight.shape:
+        return state.clone()
+    # fused optimizers expect this layout
+    return torch.empty_like(weight, dtype=state.dtype, requires_grad=False).copy_(state)

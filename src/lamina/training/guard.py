@@ -38,6 +38,7 @@ HOLDERS = {
     "live": "the model",
     "initial": "the initial model",
     "optimizer": "the optimizer's state",
+    "groups": "the optimizer's groups",
 }
 
 

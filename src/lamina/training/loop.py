@@ -287,7 +287,7 @@ class Training:
             correct=correct,
             seconds=seconds,
             doctor=self._doctor.state,
-            optimizer=collect_numbers(self._models, self._optimizer),
+            optimizer=collect_numbers(self._optimizer),
             knots=self.schedule.knots,
         )
         tensors = name_tensors(self._models, self._optimizer)

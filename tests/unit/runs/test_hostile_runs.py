@@ -106,7 +106,7 @@ def test_any_value_in_a_checkpoint_is_read_or_refused(stored_runs):
             pass
         except Exception as error:
             raise AssertionError(f"{place} = {value!r:.40}: {error!r}") from error
-    for name, value in {"steps_done": -5, "optimizer": {"0": 5}}.items():
+    for name, value in {"steps_done": -5, "optimizer": {"groups.0.lr": "high"}}.items():
         with pytest.raises(RunError, match=f"checkpoint.{name}"):
             unpack_checkpoint(pack_tensors(tensors, values | {name: value}), "the checkpoint")
 
