@@ -6,20 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float32
-from torch import Tensor, nn
+from jaxtyping import Float32
+from torch import nn
 
 from lamina.nets.window import Field
-from lamina.training.hooks import call_order, module_paths, name_layer, watch
-from lamina.training.model import FAILURES, Model, eval_mode
-from lamina.training.randomness import seeded
-
-CUT_OFF = Field((0, 0))  # of receptive fields that reach beyond the border
-NOISE_IMAGES = 4  # their gradients show the receptive fields of a module
-# size of the noise relative to the model's input, for receptive fields that the border cuts off
-SCALES = (1, 2, 4)
-MOST_SIDE_PX = 256  # of enlarged noise, which needs a backward pass for each layer
+from lamina.training.hooks import call_order, module_paths, name_layer
+from lamina.training.model import Model
 
 
 def choose_layers(model: Model) -> tuple[str, ...]:
@@ -88,23 +80,11 @@ def name_stage(model: Model, path: str) -> str:
 
 
 def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
-    """The receptive fields by path, from layers or gradients; ``None`` for the whole image."""
-    fields: dict[str, Field | None] = dict.fromkeys(paths)
-    known = {}
+    """The receptive fields by path; ``None``, the whole image, for modules of one's own."""
+    known: dict[str, Field | None] = {}
     if model.net is not None:
-        known = dict(zip(module_paths(model), model.net.fields(model.in_shape), strict=False))
-    fields |= {path: known[path] for path in paths if path in known}
-    sought = [path for path in paths if path not in known]
-    for scale in SCALES:
-        if not sought or (scale > 1 and scale * max(model.in_shape[1:]) > MOST_SIDE_PX):
-            break
-        try:
-            measured = _measure_fields(model, sought, scale)
-        except FAILURES:  # many modules accept one size only
-            break
-        fields |= {path: field for path, field in measured.items() if field != CUT_OFF}
-        sought = [path for path, field in measured.items() if field == CUT_OFF]
-    return fields
+        known.update(zip(module_paths(model), model.net.fields(model.in_shape), strict=False))
+    return {path: known.get(path) for path in paths}
 
 
 def describe_field(field: Field | None) -> str:
@@ -114,51 +94,6 @@ def describe_field(field: Field | None) -> str:
 def list_size(field: Field | None) -> list[int] | None:
     """The height and width of a receptive field in pixels; ``None`` for the whole image."""
     return None if field is None else list(field.size_px)
-
-
-def _measure_fields(model: Model, paths: Sequence[str], scale: int) -> dict[str, Field | None]:
-    """The fields on noise of ``scale`` times the input's size; ``None`` for the whole image."""
-    channels, height, width = model.in_shape
-    shape = (NOISE_IMAGES, channels, scale * height, scale * width)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-    outputs: dict[str, Tensor] = {}
-
-    def keep(path: str, _: Tensor, output: Tensor) -> None:
-        outputs[path] = output
-
-    with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, paths, keep):
-        inputs = noise.requires_grad_()
-        model.body(inputs)
-        fields: dict[str, Field | None] = dict.fromkeys(paths)
-        for path, output in outputs.items():
-            fields[path] = _measure_field(inputs, output)
-        return fields
-
-
-def _measure_field(
-    inputs: Float[Tensor, "n c h w"], output: Float[Tensor, "n ..."]
-) -> Field | None:
-    """The field of the unit in the middle, and its distance from the field of a neighbor."""
-    if output.ndim != 4 or output.shape[2:].numel() == 1:
-        return None
-    middle = torch.tensor(output.shape[2:]) // 2
-    neighbor = (middle - 1).clamp(min=0)
-    starts = []
-    ends = []
-    for row, column in (middle.tolist(), neighbor.tolist()):
-        total = output[:, :, row, column].sum()
-        (gradient,) = torch.autograd.grad(total, inputs, retain_graph=True)
-        seen = (gradient.abs().sum(dim=(0, 1)) > 0).nonzero().cpu()
-        if not len(seen):
-            return None
-        starts.append(seen.amin(dim=0))
-        ends.append(seen.amax(dim=0) + 1)
-    is_inside = (torch.stack(starts) > 0) & (torch.stack(ends) < torch.tensor(inputs.shape[2:]))
-    if not is_inside.all() or (middle == neighbor).any():
-        return CUT_OFF
-    step = starts[0] - starts[1]
-    sides = (ends[0] - starts[0], step, starts[0] - middle * step)
-    return Field(*(tuple(side.tolist()) for side in sides))
 
 
 def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | None:
