@@ -109,11 +109,10 @@ RESULTS = (
     (
         "duplicates",
         "data duplicates",
-        "``pairs`` (``first``, ``second``, ``distance``, ``splits``), ``outliers``, ``near_train``",
+        "``pairs`` (``first``, ``second``, ``distance``, ``splits``), ``near_train``",
     ),
     ("labels", "data labels", "``label_issues``, ``agreement``"),
     ("hard", "data labels", "``splits``, ``classes``, ``pairs``, ``losses``"),
-    ("outliers", "data labels", "``outliers`` (``image``, ``split``, ``isolation``)"),
     (
         "layer",
         "inspect",

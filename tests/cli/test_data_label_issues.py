@@ -36,10 +36,8 @@ def test_a_runs_model_names_issues_and_its_training_images(mislabelled, squares)
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     assert "test/dark/wrong.png" in told.stdout
     assert "the model was trained on these images" in told.stdout
-    _, hard, outliers = events(
-        run_lamina("data", "labels", mislabelled, "--with", squares, "--json").stdout
-    )
-    assert [each["event"] for each in (hard, outliers)] == ["hard", "outliers"]
+    _, hard = events(run_lamina("data", "labels", mislabelled, "--with", squares, "--json").stdout)
+    assert hard["event"] == "hard"
     assert hard["splits"] == ["val", "test"]  # the model was not trained on these
     pair = next(pair for pair in hard["pairs"] if pair["true"] == "dark")
     assert pair["predicted"] == "bright"
@@ -47,7 +45,6 @@ def test_a_runs_model_names_issues_and_its_training_images(mislabelled, squares)
     assert pair["images"] == len(pair["examples"])
     assert pair["interval"][0] < pair["images"] / pair["of"] < pair["interval"][1]
     assert hard["losses"][0]["image"] in {value["image"] for value in pair["examples"]}
-    assert {"image", "split", "isolation"} == outliers["outliers"][0].keys()
 
 
 def test_copies_in_two_splits_are_found(mislabelled):

@@ -84,9 +84,6 @@ def test_an_odd_image_is_named_and_hard_ones_are_drawn(mislabelled, workplace):
     )
     lines = told.stdout.splitlines()
     assert "hard classes and images, among 34 images in val and test:" in lines
-    assert lines[
-        lines.index("outliers (images whose features are unlike all others):") + 2
-    ].startswith("test/dark/odd.png\ttest\t")
     with Image.open(workplace / "hard.png") as drawn:
         assert drawn.format == "PNG"
 
@@ -103,8 +100,8 @@ def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
     table.write_text("\n".join(["image,size,split", *rows]))
     run_well("train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu")
     words = ("data", "labels", table, "--with", "runs/sizes")
-    hard, outliers = events(run_lamina(*words, "--json").stdout)
-    assert (hard["classes"], hard["pairs"], outliers["event"]) == ([], [], "outliers")
+    (hard,) = events(run_lamina(*words, "--json").stdout)
+    assert (hard["classes"], hard["pairs"]) == ([], [])
     assert (hard["losses"][0]["image"], hard["losses"][0]["true"]) == ("bright/17.png", "40")
     told = run_well(*words, "--hard", "hard.png")
     assert "worth checking" not in told.stdout

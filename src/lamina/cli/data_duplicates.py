@@ -1,4 +1,4 @@
-"""lamina data duplicates: near-duplicates within and across splits, and outliers."""
+"""lamina data duplicates: near-duplicates within and across splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lamina.errors import plural
 
 @dataclass(frozen=True)
 class Options:
-    """Find near-duplicates, within and across splits, and outliers. Nothing is changed.
+    """Find near-duplicates, within and across splits. Nothing is changed.
 
     Near-duplicates are translated, mirrored, recolored or recompressed copies.
 
@@ -43,7 +43,7 @@ def run(options: Options, terminal: Terminal) -> int:
         check_output(options.groups, (".csv",), "--groups")
     dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     with terminal.progress("comparing images") as progress:
-        duplicates = compare_images([*dataset.splits.values()], options.top, progress)
+        duplicates = compare_images([*dataset.splits.values()], progress)
     terminal.say(duplicates.headline())
     terminal.tabulate(*duplicates.table(), texts=5, top=options.top)
     terminal.say(*duplicates.remarks())
@@ -59,7 +59,5 @@ def run(options: Options, terminal: Terminal) -> int:
         terminal.say(
             "to keep near-duplicates in one split, save them as groups with --groups groups.csv"
         )
-    terminal.say("outliers (images unlike all others):")
-    terminal.tabulate(*duplicates.outliers.table(), texts=2)
     terminal.emit("duplicates", **duplicates.to_json())
     return 0

@@ -1,4 +1,4 @@
-"""lamina data labels: labels worth checking, hard classes and images, and outliers."""
+"""lamina data labels: labels worth checking, hard classes and images."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Options:
     """Find labels that are worth checking. Nothing is changed.
 
     lamina trains nets by cross-validation, so that no net has seen a label that it judges. With
-    --with, the model of a run judges the labels, and lamina prints hard classes, hard images and
-    outliers, too.
+    --with, the model of a run judges the labels, and lamina prints hard classes and hard images,
+    too.
 
     Example: lamina data labels photos --output issues.csv
     """
@@ -40,8 +40,8 @@ class Options:
 
     data: Source
     run: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
-    """judge the labels with the model of a run, and also print hard classes, hard images and
-    outliers"""
+    """judge the labels with the model of a run, and also print hard classes and hard
+    images"""
     pretrained: bool = True
     """use pretrained weights that are already on this machine"""
     net: OwnModule = None
@@ -138,8 +138,7 @@ def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
     from lamina.evaluation.outputs import Outputs
     from lamina.insight.confident_learning import judge_labels
     from lamina.insight.confusions import HARDEST, find_confusions
-    from lamina.insight.neighbors import find_outliers
-    from lamina.training.prediction import predict_with_features
+    from lamina.training.prediction import predict_logits
 
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
@@ -147,13 +146,11 @@ def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
         run, options.data, predictor, terminal, options.preparation, "error"
     )
     outputs = []
-    features = []
     probabilities = {}
     for split, images in dataset.splits.items():
-        with terminal.progress(f"predicting {split}") as progress:
-            logits, part = predict_with_features(predictor.model, images.pixels, progress)
+        with terminal.progress(f"predicting {split}"):
+            logits = predict_logits(predictor.model, images.pixels)
         outputs.append(Outputs.collect(task, logits, images))
-        features.append(part)
         probabilities[split] = task.probabilities(torch.from_numpy(logits)).numpy()
     if task.kind.has_classes:
         _print_issues(judge_labels(dataset.splits, probabilities), dataset, options, terminal)
@@ -183,10 +180,6 @@ def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
         terminal.remark(f"hard images: {options.hard}")
     values = confusions.to_json()
     terminal.emit("hard", **values | {"losses": values["losses"][: options.top]})
-    outliers = find_outliers([*dataset.splits.values()], torch.cat(features), options.top)
-    terminal.say("", "outliers (images whose features are unlike all others):")
-    terminal.tabulate(*outliers.table(), texts=2)
-    terminal.emit("outliers", **outliers.to_json())
 
 
 def _print_confusions(task: Task, confusions: Confusions, top: int, terminal: Terminal) -> None:

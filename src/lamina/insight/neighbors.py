@@ -1,8 +1,7 @@
-"""The nearest images by their features: similar images, and outliers, unlike all others."""
+"""The nearest images by their features."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -15,7 +14,6 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.data.images import Progress
-from lamina.errors import plural
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.training.model import Model
@@ -25,8 +23,6 @@ from lamina.training.task import Features, Pixels
 SHOWN = 6  # of the similar images
 # images whose neighbors are similar at once: memory grows with this times the number of images
 BLOCK = 1000
-# images among which the nearest neighbors are searched, to measure isolation
-MOST_REFERENCES = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,34 +75,6 @@ class SimilarImages(ShownResult):
         return {"image": self.image, "similar": [near._asdict() for near in self.neighbors]}
 
 
-class Outlier(NamedTuple):
-    """An image that is unlike all others."""
-
-    image: str
-    split: str
-    isolation: float
-
-
-@dataclass(frozen=True)
-class Outliers(ShownResult):
-    """The images that are most unlike all others: 1 minus the mean cosine with the nearest."""
-
-    texts: ClassVar[int] = 2
-    images: tuple[Outlier, ...]
-
-    def headline(self) -> str:
-        """The number of images."""
-        return plural(len(self.images), "outlier", "outliers")
-
-    def table(self) -> Table:
-        """The column heads, and a row for each image; the first two columns are text."""
-        return Outlier._fields, [(*row[:2], f"{row.isolation:.3f}") for row in self.images]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values: ``outliers``."""
-        return {"outliers": [image._asdict() for image in self.images]}
-
-
 def embed(model: Model, images: Images, progress: Progress | None = None) -> SearchedImages:
     """The images with their features, to search them for similar images."""
     _, features = predict_with_features(model, images.pixels, progress)
@@ -135,31 +103,6 @@ def find_similar(
             neighbors.append(Neighbor(row, images.names[row], target, round(cosine, 4)))
         similar.append(SimilarImages(name, pixels[number], tuple(neighbors), images))
     return tuple(similar)
-
-
-def find_outliers(splits: Sequence[Images], features: Features, most: int = 10) -> Outliers:
-    """At most ``most`` images of all ``splits`` whose features are least like all others."""
-    names = [(name, str(images.split)) for images in splits for name in images.names]
-    isolation = measure_isolation(features)
-    outliers = []
-    for row in np.argsort(-isolation, kind="stable")[:most].tolist():
-        name, split = names[row]
-        outliers.append(Outlier(name, split, round(float(isolation[row]), 4)))
-    return Outliers(tuple(outliers))
-
-
-def measure_isolation(features: Features, neighbors: int = 10) -> Float[np.ndarray, " n"]:
-    """1 minus the mean cosine with the nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
-    unit = normalize(features)
-    references = torch.linspace(
-        0, len(unit) - 1, min(len(unit), MOST_REFERENCES), dtype=torch.float64
-    ).long()
-    count = min(neighbors, len(references) - 1)
-    if count < 1:
-        return np.zeros(len(unit), np.float32)
-    likeness, places = find_neighbors(unit, unit[references], count + 1)
-    likeness[references[places] == torch.arange(len(unit))[:, None]] = -math.inf  # the image itself
-    return (1 - likeness.topk(count, dim=1).values.mean(dim=1)).numpy()
 
 
 def find_neighbors(

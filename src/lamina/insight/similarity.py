@@ -26,7 +26,7 @@ from lamina.errors import DataError, plural
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
-from lamina.insight.neighbors import BLOCK, Outliers, find_neighbors, find_outliers
+from lamina.insight.neighbors import BLOCK, find_neighbors
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.nets import Shape
@@ -160,7 +160,7 @@ def group_copies(
 
 @dataclass(frozen=True, eq=False)
 class NearDuplicates(ShownResult):
-    """The near-duplicates in a data set, within and across splits, and its outliers.
+    """The near-duplicates in a data set, within and across splits.
 
     Attributes:
         names: the names of the images; the rows of ``pairs`` refer to them.
@@ -169,7 +169,6 @@ class NearDuplicates(ShownResult):
         groups: for each image, the row of the first image of its group. Images are in one group if
             they are near-duplicates, identical or in one group of the data set, directly or through
             other images.
-        outliers: the images that are unlike all others.
     """
 
     texts: ClassVar[int] = 5
@@ -177,7 +176,6 @@ class NearDuplicates(ShownResult):
     splits: tuple[str, ...] = field(repr=False)
     pairs: tuple[DuplicatePair, ...]
     groups: tuple[int, ...] = field(repr=False)
-    outliers: Outliers = field(repr=False)
 
     @property
     def near_train(self) -> dict[str, int]:
@@ -209,7 +207,7 @@ class NearDuplicates(ShownResult):
         return ("image", "group"), rows
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: ``pairs``, ``outliers`` and ``near_train``."""
+        """JSON values: ``pairs`` and ``near_train``."""
         pairs = [
             {
                 "first": self.names[pair.first],
@@ -219,7 +217,7 @@ class NearDuplicates(ShownResult):
             }
             for pair in self.pairs
         ]
-        return {"pairs": pairs, **self.outliers.to_json(), "near_train": self.near_train}
+        return {"pairs": pairs, "near_train": self.near_train}
 
     def headline(self) -> str:
         """The number of pairs, and the number of pairs across splits, as text."""
@@ -239,10 +237,8 @@ class NearDuplicates(ShownResult):
         return lines
 
 
-def compare_images(
-    splits: Sequence[Images], outliers: int = 10, progress: Progress | None = None
-) -> NearDuplicates:
-    """Find the near-duplicates among the images of all ``splits``, and the first outliers."""
+def compare_images(splits: Sequence[Images], progress: Progress | None = None) -> NearDuplicates:
+    """Find the near-duplicates among the images of all ``splits``."""
     # Split by split, because all images together may not fit into memory.
     pixels = np.concatenate([shrink(images.pixels) for images in splits])
     pairs = find_near_duplicates(pixels, progress)
@@ -252,7 +248,6 @@ def compare_images(
         splits=tuple(str(images.split) for images in splits for _ in images.names),
         pairs=pairs,
         groups=tuple(group_copies(pixels, pairs, known)),
-        outliers=find_outliers(splits, compute_signatures(pixels), outliers),
     )
 
 

@@ -270,12 +270,11 @@ def find_label_issues(
     return check_labels(dataset, choose_checkers(dataset, device=device, pretrained=pretrained))
 
 
-def find_near_duplicates(data: DataLike, *, outliers: int = 10) -> NearDuplicates:
-    """Find near-duplicates (translated, mirrored, recolored or recompressed copies) and outliers.
+def find_near_duplicates(data: DataLike) -> NearDuplicates:
+    """Find near-duplicates (translated, mirrored, recolored or recompressed copies).
 
     Args:
         data: A data set, or its name or path.
-        outliers: The number of outliers, images that are unlike all others.
 
     Returns:
         The pairs within and across splits, smallest distance first.
@@ -290,8 +289,8 @@ def find_near_duplicates(data: DataLike, *, outliers: int = 10) -> NearDuplicate
     (0, 4, 0.0)
     """
     if isinstance(data, Images):
-        return similarity.compare_images([data], outliers)
-    return similarity.compare_images([*as_dataset(data).splits.values()], outliers)
+        return similarity.compare_images([data])
+    return similarity.compare_images([*as_dataset(data).splits.values()])
 
 
 def choose_checkers(

@@ -9,18 +9,13 @@ import sklearn.metrics
 import torch
 from torch.nn import functional
 
-from lamina import Recipe, Training, load_data, load_net
 from lamina.evaluation.outputs import Outputs
-from lamina.insight import neighbors
 from lamina.insight.confusions import (
     Confusions,
     find_confusions,
     measure_losses,
 )
-from lamina.insight.neighbors import measure_isolation
-from lamina.training.prediction import features
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
-from support.trainings import finish
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(300, 4)).astype(np.float32)
@@ -176,32 +171,3 @@ def test_predictions_are_formatted():
         (NUMBERS, numbers, numbers, "5, -3"),
     ):
         assert find(task, columns, targets).hardest[0].predicted == text
-
-
-@pytest.mark.parametrize("most_references", [100, 40])
-def test_isolation_is_the_mean_distance_to_the_nearest_others(most_references, monkeypatch):
-    monkeypatch.setattr(neighbors, "MOST_REFERENCES", most_references)
-    given = RANDOM.normal(size=(100, 5)).astype(np.float32)
-    known = np.linspace(0, 99, most_references).astype(int)
-    unit = given / np.linalg.norm(given, axis=1, keepdims=True)
-    cosines = unit @ unit[known].T
-    cosines[known[None] == np.arange(100)[:, None]] = -np.inf
-    expected = 1 - np.sort(cosines, axis=1)[:, -10:].mean(axis=1)
-    assert np.allclose(measure_isolation(torch.from_numpy(given)), expected, atol=1e-5)
-    assert measure_isolation(torch.ones(1, 3)).tolist() == [0]
-
-
-def test_injected_odd_images_are_the_most_isolated():
-    """Noise and chequers, to a model that begins to tell shapes apart."""
-    data = load_data("shapes")
-    recipe = Recipe(epochs=1, batch_size=50)
-    training = finish(Training(load_net("cnn-s"), data.train.take_evenly(400), recipe))
-    noise = RANDOM.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    rows, columns = np.mgrid[:32, :32]
-    chequers = [
-        np.where((rows // side + columns // side) % 2, 230, 20).astype(np.uint8) for side in (2, 4)
-    ]
-    colored = [np.repeat(each[..., None], 3, axis=2) for each in chequers]
-    pixels = np.concatenate([data.test.pixels, noise, np.stack(colored)])
-    isolation = measure_isolation(features(training.model, pixels))
-    assert set(range(200, 205)) <= set(np.argsort(-isolation)[:10].tolist())

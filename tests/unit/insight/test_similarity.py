@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 from lamina.data import Images, load_data
 from lamina.insight import neighbors, similarity
-from lamina.insight.neighbors import find_neighbors, measure_isolation
+from lamina.insight.neighbors import find_neighbors
 from lamina.insight.similarity import (
     DuplicatePair,
     compare_images,
@@ -93,7 +93,7 @@ def test_copies_in_a_data_set_have_names_splits_and_groups():
     names = [f"{row}.png" for row in range(80)]
     train = Images(pixels[:60], targets[:60], ("a", "b"), tuple(names[:60]), "train")
     test = Images(pixels[60:], targets[60:], ("a", "b"), tuple(names[60:]), "test")
-    found = compare_images([train, test], outliers=3)
+    found = compare_images([train, test])
     assert {(pair.first, pair.second) for pair in found.pairs} == set(injected)
     assert found.near_train == {"test": 20}
     for pair, value in zip(found.pairs, found.to_json()["pairs"], strict=True):
@@ -107,10 +107,6 @@ def test_copies_in_a_data_set_have_names_splits_and_groups():
     assert len(rows) == 40
     assert str(found).startswith("20 pairs of near-duplicates, 20 of them across splits\n")
     assert "20 of the 20 images of test have near-duplicates in train" in found._repr_html_()
-    isolation = measure_isolation(compute_signatures(pixels))
-    assert [outlier.image for outlier in found.outliers.images] == [
-        names[row] for row in np.argsort(-isolation)[:3]
-    ]
 
 
 def test_images_of_one_color_are_no_duplicates():
@@ -172,13 +168,6 @@ def test_a_black_image_of_each_group_does_not_unite_all_groups():
     assert groups == [row // 3 * 3 for row in range(30)] + [24, 27]
     pixels[30] = pixels[0]
     assert group_copies(pixels, (), patients)[24:31] == [0, 0, 0, 27, 27, 27, 0]
-
-
-def test_the_odd_one_out_is_the_most_isolated():
-    random = np.random.default_rng(0)
-    features = random.normal(size=(50, 8)) * 0.1 + np.eye(8)[0]
-    features[17] = np.eye(8)[3]
-    assert measure_isolation(torch.from_numpy(features)).argmax() == 17
 
 
 def test_planted_copies_of_real_images_are_found(cifar10):
