@@ -60,6 +60,9 @@ def _layer(source: str, node: ast.expr) -> Layer:
     name = node.func.id
     if name not in LAYERS:
         raise NetError(f"{name!r:.60} is not a layer. {suggest(name, LAYERS)}")
+    if len(by_name) < len(node.keywords):
+        problem = f"an argument is repeated, in: {_quote(source, node)}"
+        raise NetError(f"{problem}. Write each argument once.")
     return LAYERS[name](*by_place, **by_name)
 
 

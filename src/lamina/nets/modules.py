@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lamina.errors import NetError
+from lamina.nets.layer import Layer, Shape
 from lamina.nets.window import Window
 
 _PIXELS_AT_ONCE = 256 * 32 * 32  # patches of more could exceed a small computer's memory
@@ -115,3 +118,28 @@ class Whitening(nn.Conv2d):
             count += patches.shape[1]
         mean = total / count
         return products / count - torch.outer(mean, mean)
+
+
+def check_shapes(modules: nn.Sequential, layers: Sequence[Layer], shapes: Sequence[Shape]) -> None:
+    """Raise ``NetError`` if a module does not turn one image into its layer's output shape."""
+    x = torch.zeros(1, *shapes[0])
+    modules.eval()
+    for place, (layer, module) in enumerate(zip(layers, modules, strict=True), start=1):
+        where = f"layer {place} of {len(layers)}, {layer}"
+        in_shape = shapes[place - 1]
+        out_shape = shapes[place]
+        try:
+            with torch.no_grad():
+                x = module(x)
+        except Exception as error:  # any error of the layer's own code
+            problem = f"{type(error).__name__}: {error}"
+            raise NetError(
+                f"{where}: its module failed on an input of {in_shape}: {problem}"
+            ) from error
+        got = tuple(x.shape[1:]) if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        if got != out_shape:
+            raise NetError(
+                f"{where}: its out_shape is {out_shape}, but its module returned {got} for an input"
+                f" of {in_shape}. Correct out_shape or module."
+            )
+    modules.train()

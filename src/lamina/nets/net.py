@@ -202,8 +202,13 @@ Put Flatten() or GlobalAvgPool() before it.
 
     def module(self, in_shape: Shape) -> nn.Sequential:
         """Build a torch module with new weights for float inputs ``(N, *in_shape)``."""
-        self.shapes(in_shape)
-        return build_modules(self.layers, in_shape)
+        shapes = self.shapes(in_shape)
+        modules = build_modules(self.layers, in_shape)
+        if self.own_layers:
+            from lamina.nets.modules import check_shapes
+
+            check_shapes(modules, self.layers, shapes)
+        return modules
 
     def without(self, kind: type[Layer]) -> Net:
         """Return the net without the layers of a class, including those inside ``Residual``.

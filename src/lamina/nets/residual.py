@@ -7,7 +7,6 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from lamina.errors import NetError
-from lamina.nets.convolution import Conv2d
 from lamina.nets.layer import (
     Layer,
     Shape,
@@ -18,7 +17,6 @@ from lamina.nets.layer import (
     trace_fields,
     trace_shapes,
 )
-from lamina.nets.linear import Linear
 from lamina.nets.window import Field
 
 if TYPE_CHECKING:
@@ -90,7 +88,8 @@ class Residual(Layer):
         if out_shape != added:
             raise NetError(
                 f"Residual: cannot add the outputs of its layers, {out_shape}, and of its shortcut,"
-                f" {added}. {_advise(in_shape, out_shape)}"
+                f" {added}. Keep the shape with padding='same', or write a shortcut that changes"
+                " it, such as shortcut=(Conv2d(64, 1, stride=2),)."
             )
         return out_shape
 
@@ -130,17 +129,3 @@ def _trace(way: str, layers: tuple[Layer, ...], in_shape: Shape) -> Shape:
         return trace_shapes(layers, in_shape)[-1]
     except NetError as error:
         raise NetError(f"{way}, {error}") from None
-
-
-def _advise(in_shape: Shape, out_shape: Shape) -> str:
-    """Advise a shortcut from ``in_shape`` to ``out_shape`` if one layer suffices."""
-    if len(in_shape) != len(out_shape):
-        return "Make both of them images, or both vectors."
-    layer: Layer = Linear(out_shape[0])
-    if len(in_shape) == 3:
-        # A 1×1 window with stride s turns n pixels into ceil(n / s).
-        down, across = (-(-in_shape[side] // out_shape[side]) for side in (1, 2))
-        layer = Conv2d(out_shape[0], 1, stride=down if down == across else (down, across))
-    if layer.out_shape(in_shape) == out_shape:
-        return f"Add shortcut=({layer},)."
-    return "Keep the size in the block with padding='same'."

@@ -118,6 +118,10 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
             "Linear(*(3,))",
             "expected a number, a string, True, False, None or a tuple of these, got: *(3,). ",
         ),
+        (
+            "Conv2d(8, 3, stride=1, stride=2)",
+            "an argument is repeated, in: Conv2d(8, 3, stride=1, stride=2). Write each",
+        ),
         ("Linear(-3)", "Linear: out_features must be a whole number from 1 to 1,000,000, got -3."),
         (
             "Linear(1e999)",

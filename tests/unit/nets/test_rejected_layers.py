@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from lamina.errors import NetError
 from lamina.nets import (
@@ -11,7 +10,6 @@ from lamina.nets import (
     BatchNorm,
     Conv2d,
     Dropout,
-    Flatten,
     GlobalAvgPool,
     Layer,
     LeakyReLU,
@@ -107,39 +105,8 @@ class TestRejectedShapes:
                 (32, 15, 16),
                 (
                     "Residual: cannot add the outputs of its layers, (64, 8, 8), and of its"
-                    " shortcut, (32, 15, 16). Add shortcut=(Conv2d(64, 1, stride=2),)."
-                ),
-            ),
-            (
-                Residual(Conv2d(64, 3, padding="same")),
-                (32, 8, 8),
-                (
-                    "Residual: cannot add the outputs of its layers, (64, 8, 8), and of its"
-                    " shortcut, (32, 8, 8). Add shortcut=(Conv2d(64, 1),)."
-                ),
-            ),
-            (
-                Residual(Conv2d(32, 3)),
-                (32, 8, 8),
-                (
-                    "Residual: cannot add the outputs of its layers, (32, 6, 6), and of its"
-                    " shortcut, (32, 8, 8). Keep the size in the block with padding='same'."
-                ),
-            ),
-            (
-                Residual(Linear(9)),
-                (4,),
-                (
-                    "Residual: cannot add the outputs of its layers, (9,), and of its shortcut,"
-                    " (4,). Add shortcut=(Linear(9),)."
-                ),
-            ),
-            (
-                Residual(Flatten()),
-                (3, 2, 2),
-                (
-                    "Residual: cannot add the outputs of its layers, (12,), and of its shortcut,"
-                    " (3, 2, 2). Make both of them images, or both vectors."
+                    " shortcut, (32, 15, 16). Keep the shape with padding='same', or write a"
+                    " shortcut that changes it, such as shortcut=(Conv2d(64, 1, stride=2),)."
                 ),
             ),
             (
@@ -175,32 +142,6 @@ class TestRejectedShapes:
         with pytest.raises(NetError) as rejection:
             layer.out_shape(shape)
         assert str(rejection.value) == message
-
-    @pytest.mark.parametrize(
-        ("layer", "shape", "shortcut"),
-        [
-            (
-                Residual(Conv2d(64, 3, stride=2, padding="same")),
-                (32, 15, 16),
-                (Conv2d(64, 1, stride=2),),
-            ),
-            (
-                Residual(Conv2d(64, 3, stride=(3, 1), padding="same")),
-                (32, 15, 16),
-                (Conv2d(64, 1, stride=(3, 1)),),
-            ),
-            (Residual(Linear(9)), (4,), (Linear(9),)),
-        ],
-        ids=repr,
-    )
-    def test_the_shortcut_that_is_advised_helps(
-        self, layer: Residual, shape: Shape, shortcut: tuple[Layer, ...]
-    ):
-        with pytest.raises(NetError) as rejection:
-            layer.out_shape(shape)
-        assert f"shortcut={shortcut!r}" in str(rejection.value)
-        mended = Residual(*layer.layers, shortcut=shortcut)
-        assert mended.module(shape)(torch.zeros(2, *shape)).shape == (2, *mended.out_shape(shape))
 
 
 class TestRejectedArguments:
