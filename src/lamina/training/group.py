@@ -56,7 +56,7 @@ def join_group() -> Iterator[None]:
     has_gpu = torch.cuda.is_available() and local_rank() < torch.cuda.device_count()
     if has_gpu:
         torch.cuda.set_device(local_rank())
-    backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if has_gpu else "cpu:gloo"
     try:
         # Each join has its own entries in the store, which outlives it.
         store, place, processes = next(rendezvous("env://", timeout=TIMEOUT))
@@ -67,7 +67,7 @@ def join_group() -> Iterator[None]:
             world_size=processes,
             timeout=TIMEOUT,
         )
-        dist.monitored_barrier()
+        dist.all_reduce(torch.zeros(1))  # monitored_barrier does not accept these backends
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise GroupError(

@@ -172,7 +172,7 @@ class LaneSums:
 
     def _check_constants(self) -> None:
         for name, expected in self._expected.items():
-            if not torch.equal(self._model.body.get_buffer(name), expected):
+            if not _are_equal(self._model.body.get_buffer(name), expected):
                 raise NetError(
                     f"lanes is {self._lanes}, but the forward pass changes the buffer {name}; the"
                     " trained model would depend on the number of processes. Set lanes to 1, or do"
@@ -205,6 +205,12 @@ class LaneSums:
         for count in self._counts:
             count += (next(changes) > 0).to(count.dtype)
         return Sums(loss, correct, interrupts)
+
+
+def _are_equal(first: Tensor, second: Tensor) -> bool:
+    """Like ``torch.equal``, but NaN equals NaN."""
+    has_shape = first.shape == second.shape
+    return has_shape and bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 @dataclass

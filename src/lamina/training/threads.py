@@ -52,9 +52,13 @@ def choose_threads(wanted: int | None = None) -> Threads:
         return Threads(most, most, f"{DECIDED_BY} is {os.environ[DECIDED_BY]}")
     if most == 1 or group.size() > 1:
         return Threads(most, most)
-    allowed = min(most, count_cores())
+    cores = count_cores()
+    allowed = min(most, cores)
+    processors = len(list_processors())
+    if cores < processors:  # the load of a host does not reduce the cores of a container
+        return Threads(allowed, allowed, f"the limit is {cores} cores")
     busy = measure_busy_cores()
-    number = max(1, min(allowed, round(len(list_processors()) - busy)))
+    number = max(1, min(allowed, round(processors - busy)))
     reason = "no other program uses these cores"
     if number < allowed:
         reason = f"other programs use {busy:.1f} cores; set {DECIDED_BY}={allowed} to use {allowed}"

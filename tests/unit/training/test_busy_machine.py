@@ -57,6 +57,13 @@ def test_cores_that_other_programs_use_are_left_to_them(use_cores):
     assert chosen.reason.startswith("other programs use 4.0 cores; set OMP_NUM_THREADS=4")
 
 
+def test_the_load_of_the_host_does_not_take_the_cores_of_a_container(use_cores, monkeypatch):
+    use_cores(CORES)
+    monkeypatch.setattr(threads, "count_cores", lambda: 2)  # a quota, on four processors
+    with computing_with(CORES):
+        assert choose_threads().number == 2
+
+
 def test_a_system_that_does_not_say_is_taken_as_idle(use_cores, tmp_path):
     use_cores(2)
     (tmp_path / "stat").unlink()

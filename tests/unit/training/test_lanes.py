@@ -202,6 +202,12 @@ def test_a_buffer_that_a_lane_changes_is_rejected(how):
     train_on_shapes(Recipe(epochs=1, batch_size=8, lanes=2), Remembering(lambda *_: None))
 
 
+def test_a_constant_buffer_may_contain_nan():
+    module = Remembering(lambda *_: None)
+    module.register_buffer("unknown", torch.tensor([1.0, float("nan")]))
+    train_on_shapes(Recipe(epochs=1, batch_size=8, lanes=2), module)
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_an_interrupt_is_seen_at_the_next_step_or_epoch(stop):
     training = Training(
