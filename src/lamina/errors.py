@@ -74,7 +74,7 @@ class RecipeError(LaminaError):
 
 
 class NotFiniteError(RecipeError):
-    """A loss, gradient, weight or output contains NaN or infinity."""
+    """A loss, weight or output contains NaN or infinity."""
 
 
 class GroupError(LaminaError):

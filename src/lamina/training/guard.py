@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.optim import Optimizer
 
 from lamina.errors import NetError, NotFiniteError, RecipeError
 from lamina.training.augment import shrink_batch
 from lamina.training.batches import Batch, DividedBatch
-from lamina.training.checkpoint import name_tensors
 from lamina.training.custom import Parts, describe_part
 from lamina.training.forward import Forward
 from lamina.training.hooks import (
@@ -33,7 +30,7 @@ from lamina.training.task import Logits, Scalar
 
 BATCH_NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)
 NORMALIZATIONS = (*BATCH_NORMALIZATIONS, nn.LayerNorm)
-UNKNOWN = "the gradients"
+UNKNOWN = "the loss"
 HOLDERS = {
     "live": "the model",
     "initial": "the initial model",
@@ -106,96 +103,38 @@ def _count_values(module: nn.Module, pair: Tensor, batch: int) -> int:
     return values
 
 
-@dataclass(eq=False)
-class Guard:
-    """Stops training before a step or a checkpoint contains NaN or infinity."""
-
-    models: Mapping[str, Model]
-    optimizer: Optimizer
-    forward: Forward
-    recipe: Recipe
-    parts: Parts
-
-    def __post_init__(self) -> None:
-        self._watched = choose_watched(self.models["live"])
-        # A custom module may contain infinities on purpose, for example in a mask.
-        tensors = name_tensors(self.models, self.optimizer)
-        self._intended = {name: tensors[name].detach().clone() for name in find_not_finite(tensors)}
-
-    def clip(self) -> None:
-        if self.recipe.gradient_clip:
-            weights = self.models["live"].parameters()
-            nn.utils.clip_grad_norm_(weights, self.recipe.gradient_clip)
-
-    def check_step(self, loss: Scalar, divided: DividedBatch, lr: float) -> None:
-        """Raise ``NotFiniteError`` with the first layer if the loss or a gradient is not finite."""
-        if is_finite(loss, self._watched):
-            return
-        model = self.models["live"]
-        # All lanes, so that each process of a group finds the same place.
-        for lane in range(divided.lanes):
-            batch = divided.gather(lane)
-            place = trace_not_finite(model, self.forward, batch, self.parts)
-            if place != UNKNOWN:
-                break
-        what = "A gradient became NaN or infinity"
-        if not math.isfinite(loss):
-            what = f"The loss became {'NaN' if math.isnan(loss) else 'infinity'}"
-        remedies = ", gradient_clip 1, or BatchNorm() in the net"
-        if normalizes(model):
-            remedies = " or gradient_clip 1"
-        raise NotFiniteError(
-            f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. The first values that"
-            f" are not finite: {place}.",
-            remedy=f"Try an lr below {lr:g}{remedies}.",
-        )
-
-    def check_weights(self, lr: float) -> None:
-        """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
-        tensors = name_tensors(self.models, self.optimizer)
-        for place in find_not_finite(tensors):
-            tensor = tensors[place]
-            before = self._intended.get(place, torch.zeros(()))
-            is_same = (tensor == before) | (tensor.isnan() & before.isnan())
-            if not (is_same | tensor.isfinite()).all():
-                holder, _, name = place.partition(".")
-                raise NotFiniteError(
-                    f"{name} of {HOLDERS[holder]} contains NaN or infinity, so no checkpoint was"
-                    " saved.",
-                    remedy=f"Try an lr below {lr:g} or gradient_clip 1.",
-                )
-
-
-def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
-    """Weights whose gradients show nearly every problem: biases if available, for speed."""
-    # If the input is large, only the weight gradient may overflow; check_weights finds that after
-    # the step.
-    watched: list[Tensor] = []
-    for module in model.modules():
-        bias = module.bias if isinstance(module, nn.Linear | nn.Conv2d) else None
-        watched += (
-            module.parameters(recurse=False) if bias is None or not bias.requires_grad else (bias,)
-        )
-    return tuple(watched)
-
-
-def is_finite(loss: Scalar, weights: Iterable[Tensor]) -> bool:
-    """Whether the loss and the gradients of ``weights`` are finite. Waits for the GPU."""
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    # A sum is not finite if a part is not. As a sum of finite parts can overflow, check every part
-    # then.
-    vectors = [
-        loss.detach().view(1),
-        *(gradient.view(-1) for gradient in gradients if gradient.ndim < 2),
-    ]
-    sums = [
-        torch.cat(vectors).sum(),
-        *(gradient.sum().float() for gradient in gradients if gradient.ndim > 1),
-    ]
-    total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
-    return math.isfinite(total.item()) or all(
-        bool(torch.isfinite(value).all()) for value in (loss, *gradients)
+def check_loss(
+    loss: Scalar, divided: DividedBatch, forward: Forward, parts: Parts, lr: float
+) -> None:
+    """Raise ``NotFiniteError`` with the first layer if the loss is not finite. Waits for a GPU."""
+    if math.isfinite(loss):
+        return
+    model = forward.model
+    place = UNKNOWN
+    # All lanes, so that each process of a group finds the same place.
+    for lane in range(divided.lanes):
+        if place == UNKNOWN:
+            place = trace_not_finite(model, forward, divided.gather(lane), parts)
+    remedies = ", gradient_clip 1, or BatchNorm() in the net"
+    if normalizes(model):
+        remedies = " or gradient_clip 1"
+    raise NotFiniteError(
+        f"The loss became {'NaN' if math.isnan(loss) else 'infinity'} at step {divided.step + 1} of"
+        f" epoch {divided.epoch + 1}. The first values that are not finite: {place}.",
+        remedy=f"Try an lr below {lr:g}{remedies}.",
     )
+
+
+def check_tensors(tensors: Mapping[str, Tensor], ignored: Collection[str], lr: float) -> None:
+    """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
+    for place in find_not_finite(tensors):
+        if place not in ignored:
+            holder, _, name = place.partition(".")
+            raise NotFiniteError(
+                f"{name} of {HOLDERS[holder]} contains NaN or infinity, so no checkpoint was"
+                " saved.",
+                remedy=f"Try an lr below {lr:g} or gradient_clip 1.",
+            )
 
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -209,35 +148,21 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             return f"the weights of {describe_layer(model, name.rpartition('.')[0])}"
-    outputs: list[tuple[str, bool]] = []
-    gradients: dict[int, bool] = {}
+    wrong: list[str] = []
+    last = "its layers"
 
     def note(path: str, _: Tensor, output: Tensor) -> None:
-        index = len(outputs)
-        outputs.append((path, bool(torch.isfinite(output).all())))
-        if output.requires_grad:
-            output.register_hook(
-                lambda gradient: gradients.__setitem__(index, bool(torch.isfinite(gradient).all()))
-            )
+        nonlocal last
+        last = describe_layer(model, path)
+        if not torch.isfinite(output).all():
+            wrong.append(last)
 
     with watch(model, innermost_paths(model), note):
         logits = forward(batch)
         loss = forward.loss(logits, batch)
-        for path, is_finite_output in outputs:
-            if not is_finite_output:
-                return f"the activations of {describe_layer(model, path)}"
-        if not torch.isfinite(loss):
-            last = describe_layer(model, outputs[-1][0]) if outputs else "its layers"
-            return describe_loss(logits, batch.targets, last, parts)
-        model.zero_grad()
-        loss.backward()
-    for index, (path, _) in reversed(list(enumerate(outputs))):
-        module = model.get_submodule(path)
-        weights = [weight.grad for weight in module.parameters() if weight.grad is not None]
-        are_finite = [bool(torch.isfinite(gradient).all()) for gradient in weights]
-        if not (gradients.get(index, True) and all(are_finite)):
-            return f"the gradients of {describe_layer(model, path)}"
-    return UNKNOWN
+    if wrong:
+        return f"the activations of {wrong[0]}"
+    return UNKNOWN if torch.isfinite(loss) else describe_loss(logits, batch.targets, last, parts)
 
 
 def describe_loss(logits: Logits, targets: Any, last_layer: str, parts: Parts) -> str:

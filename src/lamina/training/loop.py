@@ -26,7 +26,7 @@ from lamina.training.device import Choice, choose_device, keep_freed_memory
 from lamina.training.diagnosis import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.forward import Forward, choose_loss
-from lamina.training.guard import Guard, check_model
+from lamina.training.guard import check_loss, check_model, check_tensors, find_not_finite
 from lamina.training.head import find_linear_head, fit_model_head
 from lamina.training.lanes import LaneSums, OneLane, Sums, Tally, deal_lanes
 from lamina.training.model import Initial, MeanWithStart, Model, build_model
@@ -69,7 +69,7 @@ class Training:
         NetError: The net does not accept these images or does not return one logit per target.
         RecipeError: The recipe does not fit the images or the net, or the device is missing.
         DataError: There are no images.
-        NotFiniteError: The loss, a gradient, a weight or the optimizer state is not finite.
+        NotFiniteError: The loss, a weight or the optimizer state is not finite.
 
     >>> from lamina import load_data, load_net
     >>> training = Training(load_net("mlp"), load_data("shapes").train, Recipe(epochs=1))
@@ -132,7 +132,9 @@ class Training:
         self.schedule = Schedule(recipe, len(self._batches), parts.schedule)
         self._lanes = OneLane() if recipe.lanes == 1 else LaneSums(self._live, recipe.lanes)
         self._tally = Tally()
-        self._guard = Guard(self._models, self._optimizer, self._forward, recipe, parts)
+        self._parts = parts
+        # A module may contain infinities on purpose, for example in a mask.
+        self._not_finite = find_not_finite(name_tensors(self._models, self._optimizer))
         self._doctor = Doctor(self._live, images, recipe, len(self._batches), parts)
         self._images = images
         self.images = len(images)
@@ -205,8 +207,9 @@ class Training:
                 lanes.add(batch, loss, correct)
             sums = lanes.finish()
             if self._can_wait(step):
-                self._guard.check_step(sums.loss, step, self.lr)
-            self._guard.clip()
+                check_loss(sums.loss, step, forward, self._parts, self.lr)
+            if self.recipe.gradient_clip:
+                nn.utils.clip_grad_norm_(self._live.parameters(), self.recipe.gradient_clip)
             set_lr(optimizer, self.schedule.factor(self.steps_done))
             is_epoch_over = step.step + 1 == self.steps_per_epoch
             is_last = is_epoch_over or self.schedule.is_over(self.steps_done + 1)
@@ -228,7 +231,7 @@ class Training:
         if step.step + 1 < self.steps_per_epoch and not self.is_finished:
             yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
         else:
-            self._guard.check_weights(self.lr)
+            self.check_weights()
             lr = self._optimizer.param_groups[0]["lr"]
             epoch = self._tally.summarize(step.epoch + 1, self.schedule.epochs, lr)
             self._tally = Tally()
@@ -269,7 +272,8 @@ class Training:
 
     def check_weights(self) -> None:
         """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
-        self._guard.check_weights(self.lr)
+        tensors = name_tensors(self._models, self._optimizer)
+        check_tensors(tensors, self._not_finite, self.lr)
 
     def digest(self) -> str:
         """Digest of all weights and of the optimizer state, to the last bit."""
@@ -277,7 +281,7 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
-        self._guard.check_weights(self.lr)
+        self.check_weights()
         images, loss, correct, seconds = self._tally.values()
         standing = Standing(
             steps_done=self.steps_done,

@@ -12,7 +12,6 @@ from torch import nn
 from lamina.errors import NotFiniteError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU, Residual
 from lamina.training.custom import Parts
-from lamina.training.guard import choose_watched, is_finite
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
@@ -97,11 +96,6 @@ def poison(place: str, value: float):
             "The loss became NaN at step 1 of epoch 1. "
             "The first values that are not finite: the activations of middle (Logarithm).",
         ),
-        (
-            lambda: Training(Own(Root()), IMAGES, Recipe()),
-            "A gradient became NaN or infinity at step 1 of "
-            "epoch 1. The first values that are not finite: the gradients of first (Linear).",
-        ),
     ],
     ids=[
         "first activations",
@@ -109,7 +103,6 @@ def poison(place: str, value: float):
         "inside a residual",
         "a weight",
         "own module",
-        "gradients",
     ],
 )
 def test_the_first_layer_that_goes_wrong_is_named(make, message):
@@ -157,25 +150,6 @@ def test_the_weights_are_those_before_the_step_that_went_wrong():
     after = training.checkpoint()
     assert after.standing == before.standing
     assert all(torch.equal(after.tensors[name], before.tensors[name]) for name in before.tensors)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_wrong_number_in_any_layer_is_seen(value):
-    body = NET.with_outputs(3).module((3, 6, 6))
-    x = torch.rand(4, 3, 6, 6)
-    for place in range(1, len(body)):
-        body.zero_grad()
-        below = body[:place](x)
-        below.retain_grad()
-        gradient = torch.zeros_like(below)
-        gradient.view(-1)[below.argmax()] = value  # where no ReLU lets nothing through
-        below.backward(gradient)
-        weights = list(body[:place].parameters())
-        assert (
-            is_finite(torch.tensor(0.0), weights)
-            is is_finite(torch.tensor(0.0), choose_watched(body))
-            is False
-        )
 
 
 class Scaled(nn.Module):
@@ -256,22 +230,6 @@ def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault(is_weight, initi
         assert tensors[f"{kind}.body.mask"].tolist() == [0.0, -float("inf")]
 
 
-def test_what_becomes_no_number_where_an_infinity_was_is_a_fault():
-    module = Own(nn.ReLU())
-    module.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
-    training = Training(module, IMAGES, Recipe(epochs=2, precision="fp32"))
-    training.model.body.mask.fill_(float("nan"))
-    with pytest.raises(NotFiniteError, match=r"body\.mask of the model contains NaN or infinity"):
-        training.checkpoint()
-
-
-def test_large_finite_numbers_are_numbers():
-    weight = nn.Parameter(torch.zeros(100))
-    weight.grad = torch.full((100,), 3e38)
-    assert is_finite(torch.tensor(1.0), (weight,))
-    assert not is_finite(torch.tensor(float("inf")), (weight,))
-
-
 def test_an_lr_of_a_thousand_times_too_much_is_found_by_training():
     training = Training(NET.without(BatchNorm), IMAGES, Recipe(lr=1e20, optimizer="sgd", epochs=50))
     with pytest.raises(
@@ -281,10 +239,13 @@ def test_an_lr_of_a_thousand_times_too_much_is_found_by_training():
     assert all(torch.isfinite(weight).all() for weight in training.model.parameters())
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 1, 1)])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_gradient_of_any_number_of_dimensions_is_looked_at(shape, value):
-    sound, wrong = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(shape))
-    sound.grad, wrong.grad = torch.ones(4), torch.full(shape, value)
-    assert is_finite(torch.tensor(1.0), (sound,))
-    assert not is_finite(torch.tensor(1.0), (sound, wrong))
+def test_a_gradient_that_is_not_finite_shows_in_the_next_step_as_weights():
+    training = Training(
+        Own(Root()), IMAGES, Recipe(batch_size=4, precision="fp32"), steps_per_record=1
+    )
+    steps = iter(training)
+    next(steps)
+    with pytest.raises(NotFiniteError, match=r"so no checkpoint was saved"):
+        training.checkpoint()
+    with pytest.raises(NotFiniteError, match=r"step 2 of epoch 1.*the weights of first \(Linear\)"):
+        next(steps)
