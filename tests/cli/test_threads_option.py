@@ -43,4 +43,4 @@ def test_the_environment_is_named_as_the_reason(workplace, image_set, monkeypatc
 
 def test_runs_that_divide_the_cores_take_no_number_of_threads(workplace, image_set):
     refused = run_refused(*TRAIN, image_set, "--seeds", "2", "--threads", "1")
-    assert "The runs of --seeds and --folds divide the idle cores. Leave out --threads." in refused
+    assert "The runs of --seeds and --folds divide the cores. Leave out --threads." in refused

@@ -100,8 +100,8 @@ class Options:
     jobs: Jobs = None
     threads: Annotated[int | None, Range(1)] = None
     """number of threads that compute; the run keeps it when it is resumed, unless OMP_NUM_THREADS
-    is set (default: as many as cores are idle, or OMP_NUM_THREADS; 1 if the net is too small to
-    gain from a second)"""
+    is set (default: one for each core, or OMP_NUM_THREADS; with a time limit, one for each idle
+    core)"""
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
@@ -201,7 +201,7 @@ def _check(options: Options, processes: int) -> None:
     if options.seeds is None and options.folds is None:
         refuse(options, "Only the runs of --seeds and --folds are trained at once.", "jobs")
     else:
-        refuse(options, "The runs of --seeds and --folds divide the idle cores.", "threads")
+        refuse(options, "The runs of --seeds and --folds divide the cores.", "threads")
     check_threads(options.threads)
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."

@@ -48,7 +48,7 @@ from lamina.studies.study import (
     describe_recipe,
     iter_planned,
     name_study,
-    on_idle_cores,
+    on_all_cores,
     open_study,
     parse_event,
     remove_run,
@@ -404,7 +404,8 @@ class Validation:
                 seconds = max(seconds, self.deadline.all_seconds - began[name])
             trained_seconds = study.used_seconds - began[name]  # before an interruption
             share = Deadline(time.perf_counter() - trained_seconds, seconds)
-        run = yield from on_idle_cores(iter_planned(candidate, share, setup), setup)
+        events = iter_planned(candidate, share, setup)
+        run = yield from on_all_cores(events, setup, has_time_limit=share is not None)
         study.save(finished=sorted({*finished, name}))
         return run
 

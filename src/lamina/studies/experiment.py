@@ -155,15 +155,6 @@ class Candidate:
         net = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
         return net.with_outputs(outputs) if isinstance(net, Net) else net
 
-    def multiply_adds(self) -> float:
-        """Of a step; infinite for a net that is not a ``Net``, whose number is not known."""
-        net = self.experiment.net.net
-        if not isinstance(net, Net):
-            return math.inf
-        train = self.experiment.dataset.train
-        images = min(self.recipe.batch_size, len(train))
-        return images * net.with_outputs(task_of(train).outputs).multiply_adds(self.shape)
-
     def time(self) -> Candidate:
         """The candidate with its pace, measured in a few steps."""
         images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)

@@ -27,7 +27,7 @@ from lamina.runs.course import RunEvent
 from lamina.runs.folder import REPORT_FILE
 from lamina.runs.run import Run
 from lamina.studies.experiment import Candidate, Decision, Events, Experiment
-from lamina.studies.study import RunSetup, Started, iter_planned, on_idle_cores
+from lamina.studies.study import RunSetup, Started, iter_planned, on_all_cores
 from lamina.training.custom import NO_PARTS
 from lamina.training.events import Step
 from lamina.training.randomness import SEEDING
@@ -134,7 +134,7 @@ class Jobs:
         *,
         has_time_limit: bool = False,
     ) -> None:
-        """Divide the idle cores.
+        """Divide the cores.
 
         The number of ``runs``, not of ``jobs``, determines how many threads each run has.
         """
@@ -148,9 +148,9 @@ class Jobs:
             obstacle = find_obstacle()
         self.can_fork = not obstacle
         if self.can_fork:
-            idle = choose_threads()
-            self.threads = max(1, idle.number // runs)
-            self.most = min(runs, idle.number // self.threads)
+            cores = choose_threads()
+            self.threads = max(1, cores.number // runs)
+            self.most = min(runs, cores.number // self.threads)
             fitting = max(1, count_fitting())
             if jobs is not None:
                 self.most = jobs
@@ -158,7 +158,7 @@ class Jobs:
                 self.most = fitting
                 self.reason = "memory is short"
             else:
-                self.reason = idle.reason
+                self.reason = cores.reason or plural(cores.number, "core", "cores")
         elif jobs is not None and jobs > 1:
             warn(f"{obstacle}, so the runs are trained one after the other.")
 
@@ -182,7 +182,7 @@ class Jobs:
         if path not in self.jobs:
             events = iter_planned(candidate, None, setup)
             if not self.can_fork:
-                return (yield from on_idle_cores(events, setup))
+                return (yield from on_all_cores(events, setup))
             return (yield from iter_computing_with(self.threads, events))
         for event in self._iter_events(path):
             if isinstance(event, Started):  # the process has checked a run that it continues

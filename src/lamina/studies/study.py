@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from lamina.data.images import Progress
 from lamina.errors import LaminaWarning, RunError, escape
 from lamina.evaluation.reports import Report
@@ -47,10 +45,7 @@ from lamina.training.loop import Training
 from lamina.training.pretrained import native_side_px
 from lamina.training.recipe import Recipe
 from lamina.training.threads import (
-    LEAST_MULTIPLY_ADDS,
     choose_threads,
-    computing_with,
-    is_decided,
     iter_computing_with,
     measure_share,
 )
@@ -139,7 +134,7 @@ class RunSetup:
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
     jobs: int | None = None  # runs to train at once (``Jobs``)
-    threads: int | None = None  # of a run; by default, as many as cores are idle
+    threads: int | None = None  # of a run; by default, as many as there are cores
 
     @property
     def path(self) -> Path:
@@ -151,9 +146,11 @@ class RunSetup:
         return replace(self, runs_dir=folder.parent, name=folder.name)
 
 
-def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
-    """The events, computed with the threads of ``setup``, by default one for each idle core."""
-    threads = choose_threads(setup.threads)
+def on_all_cores(
+    events: Events[Result], setup: RunSetup, *, has_time_limit: bool = False
+) -> Events[Result]:
+    """The events, computed on all cores; with a time limit, on those that are idle."""
+    threads = choose_threads(setup.threads, has_time_limit=has_time_limit)
     if threads.reason:
         yield ThreadsDecision("threads", str(threads), threads.reason)
     return (yield from iter_computing_with(threads.number, events))
@@ -168,21 +165,14 @@ def iter_candidate(
     """Start a run of a candidate, and train it before the deadline; returns the run."""
     yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
     experiment = candidate.experiment
-    threads = torch.get_num_threads()
-    is_free = setup.threads is None and not is_decided()
-    if is_free and threads > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
-        reason = "more would not train this net faster"
-        yield ThreadsDecision("threads", f"1 of {threads}", reason)
-        threads = 1
-    with computing_with(threads):
-        run = create_run(
-            experiment.dataset,
-            experiment.net,
-            experiment.recipe,
-            experiment.parts,
-            setup.start_from,
-            Place(setup.runs_dir, setup.name, setup.command, tuple(considered)),
-        )
+    run = create_run(
+        experiment.dataset,
+        experiment.net,
+        experiment.recipe,
+        experiment.parts,
+        setup.start_from,
+        Place(setup.runs_dir, setup.name, setup.command, tuple(considered)),
+    )
     yield Started(run, candidate)
     yield from train_candidate(run, candidate, deadline, setup)
     return run

@@ -40,7 +40,7 @@ from lamina.studies.experiment import (
     check_seconds,
     fit_experiment,
 )
-from lamina.studies.study import RunSetup, Started, iter_candidate, on_idle_cores
+from lamina.studies.study import RunSetup, Started, iter_candidate, on_all_cores
 from lamina.targets import REGRESSION
 from lamina.training.batches import check_images
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type
@@ -89,9 +89,9 @@ def train(
         pretrained: Without ``net``, whether to train a net with pretrained weights that are already
             on this machine. By default, lamina does so for photographs, or as a short trial decides
             if there is time for it.
-        threads: Number of threads of torch, by default one for each core that is idle now (on
-            Linux), at most ``torch.get_num_threads()``, and 1 if the net is too small to gain from
-            a second. The run keeps the number when it is resumed.
+        threads: Number of threads of torch, by default one for each core, at most
+            ``torch.get_num_threads()``; with a time limit, one for each core that is idle now (on
+            Linux). The run keeps the number when it is resumed.
         name: As for :func:`~lamina.start_run`.
         runs_dir: As for :func:`~lamina.start_run`.
         progress: Print choices and a line per epoch, and show a progress bar.
@@ -169,7 +169,9 @@ def iter_training(
     dataset: Dataset, request: Request, deadline: Deadline | None, setup: RunSetup
 ) -> Events[Run]:
     """Train a run of a named net, or of one that lamina chooses, before the deadline."""
-    return (yield from on_idle_cores(_iter_training(dataset, request, deadline, setup), setup))
+    events = _iter_training(dataset, request, deadline, setup)
+    has_time_limit = deadline is not None
+    return (yield from on_all_cores(events, setup, has_time_limit=has_time_limit))
 
 
 def _iter_training(

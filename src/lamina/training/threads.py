@@ -1,4 +1,4 @@
-"""How many threads to train with: as many as the machine has idle cores."""
+"""How many threads to train with: all cores, or before a time limit the idle ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from lamina.training import group
 SAMPLE_SECONDS = 0.1
 MOST_SAMPLES = 5
 """Other programs use the least of so many measurements; without any, the first one is enough."""
-LEAST_MULTIPLY_ADDS = 50_000_000
-"""In a step; with fewer, a second thread makes training no faster."""
 DECIDED_BY = "OMP_NUM_THREADS"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,8 +37,8 @@ class Threads:
         return f"{self.number} of {self.most}"
 
 
-def choose_threads(wanted: int | None = None) -> Threads:
-    """As many threads as requested, or as cores are idle, at least one.
+def choose_threads(wanted: int | None = None, *, has_time_limit: bool = False) -> Threads:
+    """As many threads as requested, or as there are cores; with a time limit, idle cores.
 
     A thread that waits for another uses its core, so two trainings that together have more threads
     than cores slow each other down several times.
@@ -55,11 +53,12 @@ def choose_threads(wanted: int | None = None) -> Threads:
     cores = count_cores()
     allowed = min(most, cores)
     processors = len(list_processors())
-    if cores < processors:  # the load of a host does not reduce the cores of a container
-        return Threads(allowed, allowed, f"the limit is {cores} cores")
+    # the load of a host does not reduce the cores of a container
+    if not has_time_limit or cores < processors:
+        return Threads(allowed, allowed)
     busy = measure_busy_cores()
     number = max(1, min(allowed, round(processors - busy)))
-    reason = "no other program uses these cores"
+    reason = ""
     if number < allowed:
         reason = f"other programs use {busy:.1f} cores; set {DECIDED_BY}={allowed} to use {allowed}"
     return Threads(number, allowed, reason)

@@ -52,7 +52,8 @@ def test_cores_that_other_programs_use_are_left_to_them(use_cores):
         use_cores(busy)
         assert measure_busy_cores() == pytest.approx(busy)
         with computing_with(CORES):
-            chosen = choose_threads()
+            chosen = choose_threads(has_time_limit=True)
+            assert choose_threads() == Threads(CORES, CORES)
         assert (chosen.number, chosen.most) == (number, CORES)
     assert chosen.reason.startswith("other programs use 4.0 cores; set OMP_NUM_THREADS=4")
 
@@ -61,7 +62,7 @@ def test_the_load_of_the_host_does_not_take_the_cores_of_a_container(use_cores, 
     use_cores(CORES)
     monkeypatch.setattr(threads, "count_cores", lambda: 2)  # a quota, on four processors
     with computing_with(CORES):
-        assert choose_threads().number == 2
+        assert choose_threads(has_time_limit=True).number == 2
 
 
 def test_a_system_that_does_not_say_is_taken_as_idle(use_cores, tmp_path):
@@ -70,16 +71,16 @@ def test_a_system_that_does_not_say_is_taken_as_idle(use_cores, tmp_path):
     threads.time.sleep = lambda _: None
     assert measure_busy_cores() == 0
     with computing_with(2):
-        assert choose_threads() == Threads(2, 2, "no other program uses these cores")
+        assert choose_threads(has_time_limit=True) == Threads(2, 2)
 
 
-def test_beside_busy_cores_the_runs_of_a_study_take_turns(use_cores):
+def test_the_runs_of_a_study_divide_all_cores(use_cores):
     use_cores(CORES)
     with computing_with(2):
         jobs = Jobs(None, 2)
-    assert (jobs.most, jobs.threads) == (1, 1)
+    assert (jobs.most, jobs.threads) == (2, 1)
     (decision,) = jobs.announce()
-    assert str(decision).startswith("jobs: 1 at once, 1 thread each (other programs use ")
+    assert str(decision) == "jobs: 2 at once, 1 thread each (2 cores)"
 
 
 def test_the_share_of_a_core_is_processor_time_by_passed_time(monkeypatch):

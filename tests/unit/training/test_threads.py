@@ -5,19 +5,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lamina import Recipe, load_data, load_run, start_run, train
+from lamina import Recipe, load_run, start_run, train
 from lamina.errors import LaminaWarning, RecipeError
 from lamina.nets import Flatten, Net, Output
-from lamina.runs.start import find_net
-from lamina.studies.experiment import Candidate, Experiment
-from lamina.studies.study import RunSetup, Started, ThreadsDecision, iter_candidate
 from lamina.training.events import Step
 from lamina.training.threads import (
     DECIDED_BY,
@@ -48,34 +44,6 @@ def test_a_request_and_the_environment_decide(two_threads, monkeypatch):
 def test_there_is_no_choice_with_one_thread(two_threads):
     with computing_with(1):
         assert choose_threads() == Threads(1, 1, "")
-
-
-def plan(net: str) -> Candidate:
-    dataset = load_data("shapes")
-    few = replace(dataset, train=dataset.train.take_evenly(100))
-    return Candidate.of(Experiment(find_net(net), Recipe(), few))
-
-
-def start(candidate: Candidate, setup: RunSetup) -> tuple[int, list[str]]:
-    """The recorded threads of a run before its first step, and the decisions about them."""
-    decisions = []
-    events = iter_candidate(candidate, None, setup)
-    for event in events:
-        if isinstance(event, ThreadsDecision):
-            decisions.append(f"{event.value} ({event.reason})")
-        if isinstance(event, Started):
-            events.close()
-            return event.run.record.machine.threads, decisions
-    raise AssertionError
-
-
-def test_a_net_that_gains_nothing_from_a_second_thread_has_one(two_threads, tmp_path):
-    small = start(plan("mlp"), RunSetup(tmp_path, "small"))
-    assert small == (1, ["1 of 2 (more would not train this net faster)"])
-    large = start(plan("cnn"), RunSetup(tmp_path, "large"))
-    assert large == (2, [])
-    requested = start(plan("mlp"), RunSetup(tmp_path, "requested", threads=2))
-    assert requested == (2, [])
 
 
 @contextmanager
