@@ -60,7 +60,7 @@ Jobs = Annotated[
         metavar="N",
         help=(
             "number of runs to train at once, each in a process; does not change results (default:"
-            " as many as idle cores and memory allow; 1 with a GPU, with --time except in tune, and"
+            " as many as cores and memory allow; 1 with a GPU, with --time except in tune, and"
             " on macOS and Windows)"
         ),
     ),

@@ -154,7 +154,7 @@ def iter_seeds(
         name: Name of the runs, before ``-seed0``; by default date, net and a number.
         runs_dir: Folder of the runs; created if necessary.
         jobs: Number of runs to train at once, each in a process; by default as many as there are
-            idle cores and fit into memory. It does not change the results.
+            cores and fit into memory. It does not change the results.
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a
