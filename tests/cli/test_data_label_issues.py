@@ -57,23 +57,6 @@ def test_copies_in_two_splits_are_found(mislabelled):
     assert "mirrored" in run_lamina("data", "duplicates", mislabelled).stdout
 
 
-def test_the_score_without_near_duplicates_is_printed_unasked(squares, image_set):
-    told = run_well("evaluate", squares)
-    assert (
-        "1 of 21 test images is a near-duplicate of training images; without them: test accuracy"
-        " 95.0 % (95 % interval 76.4 to 99.1 %, 20 images)" in told.stdout
-    )
-    (event,) = events(run_lamina("evaluate", squares, "--json").stdout)
-    assert (event["near_duplicates"], event["score_without"]) == (1, 0.95)
-    # on other data it has to be asked for
-    for quiet in (("--split", "train"), ("--data", image_set)):
-        told = run_well("evaluate", squares, *quiet)
-        assert "near-duplicate" not in told.stdout + told.stderr
-    told = run_lamina("evaluate", squares, "--data", image_set, "--near-duplicates")
-    assert "no test image is a near-duplicate of a training image" in told.stdout
-    run_refused("evaluate", squares, "--near-duplicates", "--split", "train")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

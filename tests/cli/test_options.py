@@ -9,7 +9,7 @@ from importlib import import_module
 
 import pytest
 
-from lamina.cli import COMMANDS, DATA_COMMANDS, evaluate, main, train
+from lamina.cli import COMMANDS, DATA_COMMANDS, data_labels, main, train
 from lamina.cli.parsing import describe_options, parse_options
 from lamina.data import Preparation
 from lamina.errors import LaminaError
@@ -171,11 +171,9 @@ def test_help_all_has_the_options_that_help_leaves_out(monkeypatch, capsys):
 
 
 def test_a_switch_turns_something_off_too():
-    assert parse_options(evaluate.Options, "evaluate", ["run"]).near_duplicates is None
-    words = ["run", "--near-duplicates"]
-    negated = parse_options(evaluate.Options, "evaluate", [*words, "--no-near-duplicates"])
-    assert negated.near_duplicates is False
-    assert parse_options(evaluate.Options, "evaluate", words).near_duplicates is True
+    assert parse_options(data_labels.Options, "data labels", ["photos"]).pretrained
+    words = ["photos", "--no-pretrained"]
+    assert not parse_options(data_labels.Options, "data labels", words).pretrained
 
 
 def test_help_fits_the_width(monkeypatch, capsys):

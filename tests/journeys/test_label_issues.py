@@ -108,13 +108,6 @@ def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
     assert (workplace / "hard.png").exists()
 
 
-def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workplace):
-    trained = run_well(
-        "train", "mlp", "--data", mislabelled, "--epochs", "60", "--json", "--device", "cpu"
-    )
-    assert events(trained.stdout)[-1]["near_duplicates"] == 1
-
-
 def test_large_images_are_not_copied_to_be_compared(tmp_path, image_set):
     random = np.random.default_rng(0)
     arrays = {}

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 class Options:
     """Evaluate a run's model on its test images, or on another data set.
 
-    If some of these images are near-duplicates of training images, lamina also prints the score
-    without them.
-
     Example: lamina evaluate runs/pets --data new-photos
     """
 
@@ -44,9 +41,6 @@ class Options:
     """what to do with images of classes that the model does not have: stop, or leave them out"""
     split: Literal["train", "val", "test"] | None = None
     """split to evaluate on (default: test, or val if there is no test)"""
-    near_duplicates: bool | None = None
-    """search for near-duplicates of training images (default: only in the run's data set, if it
-    takes at most 5 seconds)"""
     output: Path | None = None
     """save a table with a row for each image to this .csv file: target, prediction, probabilities,
     split and fold; for the model of a cross-validation, also the predictions of its folds"""
@@ -59,12 +53,9 @@ class Options:
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.models import (
         choose_evaluated_data,
-        choose_run_data,
         load_predictor,
-        report_overlap,
     )
     from lamina.evaluation.evaluating import evaluate_with_logits
-    from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 
     if options.output is not None:
         check_output(options.output, (".csv",))
@@ -81,22 +72,6 @@ def run(options: Options, terminal: Terminal) -> int:
     # leaks of its own data set are known
     if not is_of_run or (run.record.started_from and split != "train"):
         values |= report_training_images(run, images, terminal)
-    wanted = options.near_duplicates
-    if wanted is None and is_of_run and split != "train":
-        seconds = estimate_seconds(len(images), len(dataset.train), images.shape)
-        wanted = seconds <= UNASKED_SECONDS
-        if not wanted:
-            terminal.remark(
-                "near-duplicates of training images: search skipped, because it may take"
-                f" {seconds:.0f} s. To search, use --near-duplicates."
-            )
-    if wanted:
-        train = dataset.train
-        if not is_of_run:
-            train = choose_run_data(run, None, terminal).train
-        values |= report_overlap(predictor.task, logits, images, train, terminal)
-        if options.near_duplicates and not values["near_duplicates"]:
-            terminal.say("", f"no {split} image is a near-duplicate of a training image")
     if options.output is not None:
         outputs = _list_outputs(run, predictor.task, images, logits, is_of_run)
         _save_table(options.output, predictor.task, outputs)
@@ -112,11 +87,6 @@ def _choose_split(dataset: Dataset, options: Options) -> Images:
         split = "val"
         if dataset.test is not None:
             split = "test"
-    if options.near_duplicates and split == "train":
-        raise DataError(
-            "--near-duplicates compares images with the training images, but --split is train. Use"
-            " --split test."
-        )
     if split not in dataset.splits:
         raise DataError(
             f"{dataset.name} has no {split} split; it has {', '.join(dataset.splits)}. Use --split"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from jaxtyping import Float32
 
 from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
-from lamina.data import NAMES, Dataset, Images, load_data
+from lamina.data import NAMES, Dataset, load_data
 from lamina.data.description import describe_data
 from lamina.data.load import full_source
 from lamina.data.matching import Unknown, load_to_evaluate
@@ -26,7 +22,6 @@ from lamina.runs.start import with_module
 from lamina.training.device import choose_device
 from lamina.training.hooks import find_path
 from lamina.training.model import Model
-from lamina.training.task import Task
 
 KEPT_FIELDS = (
     "size_px",
@@ -132,27 +127,6 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
     except DataError:
         return False
     return dataset.fingerprint == recorded.fingerprint
-
-
-def report_overlap(
-    task: Task,
-    logits: Float32[np.ndarray, "n k"],
-    images: Images,
-    train: Images,
-    terminal: Terminal,
-) -> Mapping[str, Any]:
-    """Report the near-duplicates of training images, and the score without them, as JSON values."""
-    from lamina.insight.similarity import find_overlap  # loads polars, which is slow to import
-
-    with terminal.progress("comparing images") as progress:
-        overlap = find_overlap(task, logits, images, train, progress)
-    if len(overlap.rows):
-        terminal.say("", str(overlap))
-        terminal.remark(
-            "near-duplicates: to keep them in one split, see lamina data duplicates DATA --groups"
-            " FILE.csv"
-        )
-    return overlap.to_json()
 
 
 def choose_layer(model: Model, layer: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from lamina.cli import STARTED
-from lamina.cli.models import report_overlap
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
 from lamina.data.held_out import advise_folds
@@ -22,7 +21,6 @@ from lamina.errors import plural
 from lamina.evaluation.calibration import LEAST_IMAGES
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.reports import Report
-from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.course import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run, load_run
@@ -185,7 +183,7 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
     run = load_run(run.path)
     values = _describe_training(run, dataset)
     if stopped_by is None:
-        values |= _print_report(run, dataset, values["train_seconds"], terminal)
+        values |= _print_report(run, dataset, terminal)
     terminal.emit(
         "result",
         **values,
@@ -226,9 +224,7 @@ def _describe_training(run: Run, dataset: Dataset) -> dict[str, Any]:
     return values
 
 
-def _print_report(
-    run: Run, dataset: Dataset, train_seconds: float, terminal: Terminal
-) -> dict[str, Any]:
+def _print_report(run: Run, dataset: Dataset, terminal: Terminal) -> dict[str, Any]:
     """Print the score of a run, and draw its curves; return JSON values."""
     record = run.record
     report = run.report
@@ -250,12 +246,6 @@ def _print_report(
     values: dict[str, Any] = {**report.headline()}
     if report.baseline is not None:
         values["baseline"] = dataclasses.asdict(report.baseline)
-    (images,) = (images for images in dataset.splits.values() if images.split == report.split)
-    outputs = run.outputs.get(images.split)
-    seconds = estimate_seconds(len(images), len(dataset.train), images.shape)
-    if outputs is not None and seconds <= min(UNASKED_SECONDS, train_seconds / 5):
-        logits = outputs.raw_logits(record.task)
-        values |= report_overlap(record.task, logits, images, dataset.train, terminal)
     terminal.say(
         "",
         f"saved to {run.path}: model, report, curves.png; to draw more, run lamina report"

@@ -6,8 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,19 +21,14 @@ from lamina.data.arrays import to_pixels
 from lamina.data.digests import digest_rows
 from lamina.data.duplicates import find_root, frame_rows, group_duplicates
 from lamina.data.images import Progress
-from lamina.errors import DataError, plural
-from lamina.evaluation.evaluating import score_logits
-from lamina.evaluation.reports import Report
-from lamina.evaluation.words import list_lines
+from lamina.errors import plural
 from lamina.insight.neighbors import BLOCK, find_neighbors
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
-from lamina.nets import Shape
-from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor, Task
+from lamina.training.task import Features, Pixels, PixelTensor
 
 Planes: TypeAlias = Float[Tensor, "n c h w"]
 Distances: TypeAlias = Float[Tensor, " p"]
-UNASKED_SECONDS = 5.0  # longer searches for near-duplicates run on request only
 SIDE_PX = 32  # images are compared at this size at most
 FREQUENCIES = 8  # of a signature in each direction, including the constant
 NEIGHBORS = 8  # candidates for each image, and for its mirror image
@@ -81,29 +75,22 @@ def compute_signatures(pixels: Pixels) -> Features:
 
 
 def find_near_duplicates(
-    pixels: Pixels,
-    progress: Progress | None = None,
-    others: UInt8[np.ndarray, "m h w c"] | None = None,
+    pixels: Pixels, progress: Progress | None = None
 ) -> tuple[DuplicatePair, ...]:
-    """The near-duplicates in ``pixels``, or between it and ``others``, smallest distance first."""
+    """The near-duplicates in ``pixels``, smallest distance first."""
     # once, as an image may be compared with sixteen others
     pixels = shrink(to_pixels(pixels, "pixels"))
     signatures = compute_signatures(pixels)
-    other_pixels = pixels
-    other_signatures = signatures
-    if others is not None:
-        other_pixels = shrink(to_pixels(others, "others"))
-        other_signatures = compute_signatures(other_pixels)
     # Mirroring an image negates its odd horizontal frequencies.
     signs = (1 - 2 * (torch.arange(FREQUENCIES) % 2)).repeat(FREQUENCIES)[1:]
     pairs: dict[tuple[int, int], DuplicatePair] = {}
     for mirrored in (False, True):
         turned = signatures * signs if mirrored else signatures
-        candidates = _find_candidates(turned, other_signatures, among_themselves=others is None)
+        candidates = _find_candidates(turned, signatures)
         for start in range(0, len(candidates), BLOCK):
             block = candidates[start : start + BLOCK]
             firsts, seconds = block.numpy().T
-            distances = _measure(pixels[firsts], other_pixels[seconds], mirrored).tolist()
+            distances = _measure(pixels[firsts], pixels[seconds], mirrored).tolist()
             for (first, second), distance in zip(block.tolist(), distances, strict=True):
                 known = pairs.get((first, second))
                 is_nearer = known is None or distance < known.distance
@@ -115,18 +102,14 @@ def find_near_duplicates(
     return tuple(sorted(rounded, key=lambda pair: (pair.distance, pair.first, pair.second)))
 
 
-def _find_candidates(
-    signatures: Features, others: Float[Tensor, "m d"], *, among_themselves: bool
-) -> Int64[Tensor, "p 2"]:
-    """The pairs of rows with similar signatures; among themselves, each pair once."""
-    count = NEIGHBORS + among_themselves  # an image is its own nearest neighbor
-    likeness, rows = find_neighbors(signatures, others, count)
+def _find_candidates(signatures: Features, others: Float[Tensor, "m d"]) -> Int64[Tensor, "p 2"]:
+    """The pairs of rows with similar signatures, each pair once."""
+    # an image is its own nearest neighbor
+    likeness, rows = find_neighbors(signatures, others, NEIGHBORS + 1)
     first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
     pairs = torch.stack([first, rows[first, place]], dim=1)
-    if among_themselves:
-        pairs = torch.unique(pairs.sort(dim=1).values, dim=0)
-        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-    return pairs
+    unique: Int64[Tensor, "p 2"] = torch.unique(pairs.sort(dim=1).values, dim=0)
+    return unique[unique[:, 0] < unique[:, 1]]
 
 
 def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
@@ -232,7 +215,7 @@ class NearDuplicates(ShownResult):
             total = self.splits.count(split)
             lines.append(
                 f"{count:,} of the {total:,} images of {split} have near-duplicates in train, which"
-                f" inflates the score on {split}; lamina evaluate RUN prints the score without them"
+                f" inflates the score on {split}"
             )
         return lines
 
@@ -249,54 +232,6 @@ def compare_images(splits: Sequence[Images], progress: Progress | None = None) -
         pairs=pairs,
         groups=tuple(group_copies(pixels, pairs, known)),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Overlap:
-    """A split's near-duplicates of training images, and the metrics without them."""
-
-    split: str
-    images: int
-    rows: Int64[np.ndarray, " m"]
-    report: Report | None  # ``None`` if the other images cannot be evaluated
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values: the number of near-duplicates, and the score without them."""
-        score = None if self.report is None else self.report.score.value
-        return {"near_duplicates": len(self.rows), "score_without": score}
-
-    def __str__(self) -> str:
-        are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"
-        text = f"{len(self.rows):,} of {self.images:,} {self.split} images {are} of training images"
-        if not len(self.rows):
-            return text
-        if self.report is None:
-            return f"{text}; without them: no image is left to evaluate"
-        return f"{text}; without them: {list_lines(self.report)[0]}"
-
-
-def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:
-    """The approximate duration of :func:`find_overlap` on one core, for images in memory."""
-    resized_bytes = max(0, math.prod(shape) - SIDE_PX**2 * 3) * (images + train_images)
-    return 3.5e-4 * images + 1.3e-8 * images * train_images + 3e-9 * resized_bytes
-
-
-def find_overlap(
-    task: Task,
-    logits: LogitsArray,
-    images: Images,
-    train: Images,
-    progress: Progress | None = None,
-) -> Overlap:
-    """Find a split's near-duplicates of training images, and evaluate the remaining logits."""
-    pairs = find_near_duplicates(images.pixels, progress, train.pixels)
-    rows = np.unique(np.array([pair.first for pair in pairs], np.int64))
-    rest = np.setdiff1d(np.arange(len(images)), rows)
-    others = replace(images, pixels=images.pixels[:, :1, :1]).take(rest)  # a score needs no pixels
-    report = None
-    with suppress(DataError):  # no image is left, or none has a label
-        report = score_logits(task, logits[rest], others, 0.0)
-    return Overlap(images.split, len(images), rows, report)
 
 
 def _center(pixels: PixelTensor) -> Planes:

@@ -16,7 +16,6 @@ from lamina.data import Dataset
 from lamina.data.images import Progress
 from lamina.data.load import check_learnable, resize_dataset, resize_images
 from lamina.errors import NotFiniteError, RecipeError, check_type
-from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
 from lamina.runs.course import RunEvent
 from lamina.runs.start import NetChoice, as_net_choice
@@ -31,8 +30,6 @@ from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 ENDING_SECONDS = 1.2  # reserved for the learning curves and the end of the process
 # factor of the time of the final evaluation, which is timed with few images
 EVALUATION_RESERVE = 1.1
-# of the search for near-duplicates, which is not timed: 1.9 s where 0.9 s were estimated
-SEARCH_RESERVE = 2.2
 # fraction of the time left that no epoch is planned for, in case the machine gets busier
 SPARE_FRACTION = 0.04
 LEAST_TRAINING_SECONDS = 1.5
@@ -185,13 +182,9 @@ class Candidate:
         return EVALUATION_RESERVE * self.pace.evaluation_seconds * images
 
     def ending_seconds(self) -> float:
-        """The time after the last epoch: test and val logits, near-duplicates, figures, saving."""
+        """The time after the last epoch: test and val logits, figures, saving."""
         # one checkpoint; the time of the one before the fall is noticed while the rate falls
-        seconds = ENDING_SECONDS + self.pace.saving_seconds + self.evaluating_seconds()
-        dataset = self.experiment.dataset
-        evaluated = len(dataset.test or dataset.val or ())
-        search = estimate_seconds(evaluated, len(dataset.train), self.shape)
-        return seconds + SEARCH_RESERVE * search * (search <= UNASKED_SECONDS)
+        return ENDING_SECONDS + self.pace.saving_seconds + self.evaluating_seconds()
 
     def left_to_train(self, deadline: Deadline) -> float:
         """The time left for epochs, without the final evaluation and the reserve."""
