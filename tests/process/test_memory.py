@@ -21,25 +21,24 @@ from lamina.data.cache import load_cached, map_pixels, split_images
 from lamina.data import Dataset, Images
 
 def build(folder, count={count}, side={side}):
-    with (folder / "pixels.npy").open("wb") as file:
-        shape = (count, side, side, 3)
-        header = {{"descr": "|u1", "fortran_order": False, "shape": shape}}
-        np.lib.format.write_array_header_1_0(file, header)
-        some = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
-        file.write(some.tobytes())
-        file.truncate(128 + count * side * side * 3)
+    shape = (count, side, side, 3)
     train = count * 9 // 10
+    with (folder / "pixels").open("wb") as file:
+        some = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+        file.seek((count - train) * side * side * 3)  # the training images come last
+        file.write(some.tobytes())
+        file.truncate(count * side * side * 3)
     names, sizes = tuple(str(n) for n in range(count)), np.full((count, 2), side, np.int32)
-    pixels, targets = map_pixels(folder / "pixels.npy"), np.arange(count) % 2
+    pixels, targets = map_pixels(folder / "pixels", shape), np.arange(count) % 2
     digests = np.arange(2 * count).view(np.uint8).reshape(count, 16)  # without reading the pixels
     whole = Images(pixels, targets, ("a", "b"), names, "train", sizes, digests=digests)
-    return Dataset("large", "0", **split_images(whole, [train, 0, count - train]))
+    return Dataset("large", "0", **split_images(whole, [count - train, 0, train]))
 
 def read_memory(what):
     return int(Path("/proc/self/status").read_text().split(what + ":")[1].split()[0]) * 1024
 
 before = read_memory("RssAnon")
-data = load_cached("large", "key", "state", build, "large")
+data = load_cached("large", "key", "state", build)
 loaded = read_memory("RssAnon") - before
 """
 
@@ -83,9 +82,9 @@ def run_script(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
 def test_a_set_of_several_times_the_memory_is_trained_on(cache: Path) -> None:
     """This fails with a copy of the pixels in any of four places.
 
-    These are ``torch.from_numpy(images.pixels).clone()`` in ``Training``, ``np.load`` without a map
-    in the cache's ``map_pixels``, all images as one block in ``_channel_statistics``, and
-    ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.
+    These are ``torch.from_numpy(images.pixels).clone()`` in ``Training``, ``file.read()`` in place
+    of the map in the cache's ``map_pixels``, all images as one block in ``_channel_statistics``,
+    and ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.
     """
     script = BUILD.format(count=3000, side=112) + TRAIN.format(limit=22 * 2**20)
     ran = run_script(script, cache)
@@ -109,12 +108,12 @@ def test_mapped_images_do_not_count_for_each_run_of_a_study(tmp_path):
     script = f"""
 import numpy as np
 from lamina.studies.forks import count_fitting
-before = count_fitting()
+alone = count_fitting()
 images = np.memmap({str(tmp_path / "images")!r}, mode="r")
 images.max()
-print(before, count_fitting())
+print(alone, count_fitting())
 """
     done = run_script(script, tmp_path)
     assert done.returncode == 0, done.stderr
-    before, after = map(int, done.stdout.split())
-    assert after == pytest.approx(before, rel=0.1)
+    alone, mapped = map(int, done.stdout.split())
+    assert mapped > 0.8 * alone
