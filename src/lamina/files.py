@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -26,6 +27,7 @@ NO_NAME = re.compile(
 NAME_LETTERS = 100  # of a run
 NAME_BYTES = 240  # most systems allow 255; names of temporary files are longer
 LOCKED_FILES = (".safetensors", ".npz")  # which are written only while their folder is locked
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEFT_SECONDS = 86_400.0  # no other file takes so long to write
 
 

@@ -78,7 +78,7 @@ def has_only_0_and_1(pixels: Pixels) -> bool:
 
 
 def to_targets(
-    value: Any, names: Sequence[str] | None, task: KindName | None
+    value: Any, names: Sequence[Any] | None, task: KindName | None
 ) -> tuple[Targets, tuple[str, ...]]:
     """Return the targets, of kind ``task`` or inferred from their values, and their names."""
     y = to_array(value, "y")
@@ -115,7 +115,7 @@ def to_targets(
     return targets, target_names
 
 
-def _check_names(names: Sequence[str] | None) -> None:
+def _check_names(names: Any) -> None:
     if names is None:
         return
     are_listed = isinstance(names, Sequence) and not isinstance(names, str)

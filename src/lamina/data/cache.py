@@ -19,7 +19,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -44,11 +43,10 @@ from lamina.data.corrections import Effect
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError, warn
-from lamina.files import sync_folder
+from lamina.files import FULL_DISK, sync_folder
 
 FORMAT = 15
 WAIT_SECONDS = 2.0
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # the value on Linux, on every processor that torch supports; Python defines it since 3.13
 MAP_NORESERVE = 0x4000
 HELD_FIRST: tuple[Split, ...] = ("test", "val", "train")

@@ -10,11 +10,12 @@ many holes confuse a net more than one covered area.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def _check_layer(model: Model, layer: int | str) -> str:
 def compute_map(
     model: Model,
     pixels: Pixels,
-    target: int,
+    target: SupportsIndex,
     method: str = "gradients",
     layer: str | None = None,
     steps: int = STEPS,
@@ -145,7 +146,7 @@ def compute_map(
     # captum imports pyplot
     from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
 
-    target = int(target)
+    target = operator.index(target)
     with _float_inputs(model, pixels) as normalized:
         inputs = normalized.contiguous()  # captum reshapes them
         _, channels, height, width = inputs.shape
@@ -225,7 +226,9 @@ class Faithfulness:
         )
 
 
-def measure_faithfulness(model: Model, pixels: Pixels, target: int, values: Map) -> Faithfulness:
+def measure_faithfulness(
+    model: Model, pixels: Pixels, target: SupportsIndex, values: Map
+) -> Faithfulness:
     """Measure how faithful an attribution map is.
 
     Args:
@@ -235,6 +238,7 @@ def measure_faithfulness(model: Model, pixels: Pixels, target: int, values: Map)
         values: the map (H, W).
     """
     task = model.task
+    target = operator.index(target)
     with torch.inference_mode(), _float_inputs(model, pixels) as inputs:
         logits = model.body(inputs)
         is_against = False

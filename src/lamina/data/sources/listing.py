@@ -21,6 +21,7 @@ from jaxtyping import Shaped, UInt8
 from lamina.data.images import Problem, Progress
 from lamina.data.splits import Split
 from lamina.errors import DataError
+from lamina.files import FULL_DISK
 from lamina.targets import KindName, Targets, kind_of
 
 if TYPE_CHECKING:  # slow to import, and cached data do not need it
@@ -124,6 +125,8 @@ def readable(path: Path, errors: tuple[type[BaseException], ...] = READ_ERRORS) 
     try:
         yield
     except errors as error:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:  # unpacked into the cache
+            raise
         text = getattr(error, "strerror", None) or str(error)
         reason = text.strip().partition("\n")[0].rstrip(".")
         raise DataError(f"Cannot read {path}: {reason}. Create or download it again.") from error
