@@ -78,7 +78,7 @@ RESULTS = (
         "prediction",
         "predict",
         "``image``, ``predicted``, ``probabilities`` (except for numbers),"
-        " ``question`` (yes or no), ``rejected``, ``set`` and ``half_widths`` with their options",
+        " ``question`` (yes or no), ``rejected`` (with ``--confidence-threshold``)",
     ),
     ("problem", "predict, explain, similar, data labels, runs", "``image`` or ``run``, ``reason``"),
     ("remark", "… --progress", "``text``: a line of stderr"),

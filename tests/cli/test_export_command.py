@@ -23,17 +23,17 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
             ),
         ),
         (
-            ("predict", "net.onnx", image, "--coverage", "0.9"),
+            ("predict", "net.onnx", image, "--aim", "f1"),
             (
                 "An exported file has a net for the CPU, and no predictions for val images, which"
-                " --coverage and --aim need. Leave out --coverage."
+                " --aim needs. Leave out --aim."
             ),
         ),
         (
             ("predict", "net.onnx", image, "--device", "cpu", "--net", "net.py"),
             (
                 "An exported file has a net for the CPU, and no predictions for val images, which"
-                " --coverage and --aim need. Leave out --net and --device."
+                " --aim needs. Leave out --net and --device."
             ),
         ),
         (

@@ -1,4 +1,4 @@
-"""Options of ``lamina serve``: names and prediction sets; and the runs' thresholds."""
+"""Options of ``lamina serve``, and the runs' thresholds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from lamina import load_run
 from lamina.cli import main
@@ -23,50 +22,42 @@ IMAGES = [encode(np.full((6, 6, 3), level, np.uint8)) for level in (0, 90, 180, 
 
 
 @pytest.fixture(scope="module")
-def server_with_coverage(runs_with_val: dict[str, Path]) -> Iterator[Server]:
+def named_server(runs_with_val: dict[str, Path]) -> Iterator[Server]:
     named = f"parts={runs_with_val['alarm']}"
-    with serving(named, runs_with_val["size"], "--coverage", "0.8", "--no-similar") as started:
+    with serving(named, runs_with_val["size"], "--no-similar") as started:
         yield started
 
 
-def predict(
-    run: Path, image: bytes, folder: Path, capsys: pytest.CaptureFixture[str], *words: str
-) -> dict:
+def predict(run: Path, image: bytes, folder: Path, capsys: pytest.CaptureFixture[str]) -> dict:
     (folder / "one.png").write_bytes(image)
-    assert main(["predict", str(run), str(folder / "one.png"), "--json", *words]) == 0
+    assert main(["predict", str(run), str(folder / "one.png"), "--json"]) == 0
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_predictions_have_sets_and_use_the_runs_thresholds(
-    server_with_coverage, runs_with_val, tmp_path, capsys
-):
+def test_predictions_use_the_runs_thresholds(named_server, runs_with_val, tmp_path, capsys):
     (threshold,) = load_run(runs_with_val["alarm"]).task.cutoffs
-    document = server_with_coverage.ask("/openapi.json").values
+    document = named_server.ask("/openapi.json").values
     schema = document["components"]["schemas"]["Prediction"]
     for image in IMAGES:
-        answer = server_with_coverage.ask("/v1/predict?model=parts", image).values
+        answer = named_server.ask("/v1/predict?model=parts", image).values
         assert fits(answer, schema, document)
-        expected = predict(runs_with_val["alarm"], image, tmp_path, capsys, "--coverage", "0.8")
-        assert (answer["predicted"], answer["set"]) == (expected["predicted"], expected["set"])
+        expected = predict(runs_with_val["alarm"], image, tmp_path, capsys)
+        assert answer["predicted"] == expected["predicted"]
         rows = {row["class"]: row for row in answer["predictions"]}
         assert rows["yes"]["threshold"] == pytest.approx(threshold, rel=1e-6)
         assert "threshold" not in rows["no"]
         assert answer["predicted"] == ("yes" if rows["yes"]["probability"] > threshold else "no")
-        numbers = server_with_coverage.ask("/v1/predict?model=size", image).values
+        numbers = named_server.ask("/v1/predict?model=size", image).values
         assert fits(numbers, schema, document)
-        expected = predict(runs_with_val["size"], image, tmp_path, capsys, "--coverage", "0.8")
-        assert {row["name"]: row["half_width"] for row in numbers["predictions"]} == expected[
-            "half_widths"
-        ]
+        expected = predict(runs_with_val["size"], image, tmp_path, capsys)
+        values = {row["name"]: row["value"] for row in numbers["predictions"]}
+        assert values == expected["predicted"]
 
 
-def test_the_server_says_what_it_was_told(server_with_coverage):
-    given = server_with_coverage.ask("/v1/model").values
-    assert (given["coverage"], given["tasks"], given["limit_bytes"]) == (
-        0.8,
-        ["predict", "explain"],
-        10_000_000,
-    )
+def test_the_server_says_what_it_was_told(named_server):
+    given = named_server.ask("/v1/model").values
+    assert given["tasks"] == ["predict", "explain"]
+    assert given["limit_bytes"] == 10_000_000
     alarm, size = given["models"]
     assert [alarm["model"], size["model"]] == ["parts", "size"]
     assert (alarm["aim"], alarm["calibrated_on"]) == (
@@ -75,26 +66,17 @@ def test_the_server_says_what_it_was_told(server_with_coverage):
     )
     assert alarm["thresholds_on"] == alarm["calibrated_on"]
     assert (size["aim"], size["calibrated_on"], size["thresholds_on"]) == ("", None, None)
-    # the coverage of 200 images (Vovk, 2012)
-    low, high = scipy.stats.beta(161, 40).ppf([0.025, 0.975])
-    assert (
-        alarm["coverage_interval"]
-        == size["coverage_interval"]
-        == pytest.approx([low, high], abs=0.005)
-    )
-    document = server_with_coverage.ask("/openapi.json").values
+    document = named_server.ask("/openapi.json").values
     schema = document["components"]["schemas"]["Model"]
     assert all(fits(model, schema, document) for model in (alarm, size))
     assert "/v1/similar" not in document["paths"]
-    assert server_with_coverage.ask("/v1/similar", IMAGES[0]).status == 404
+    assert named_server.ask("/v1/similar", IMAGES[0]).status == 404
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["none"], "No run named none in this folder or runs."),
-        (["RUN", "--coverage", "1.5"], "--coverage is 1.5; it must be between 0 and 1."),
-        (["RUN", "--coverage", "0.9"], "--coverage needs predictions for val images, but RUN has"),
         (["OWN"], "OWN uses a custom module, and lamina never runs code that a run names."),
     ],
 )

@@ -1,4 +1,4 @@
-"""lamina predict --aim, --confidence-threshold and --coverage: thresholds, sets and intervals."""
+"""lamina predict --aim and --confidence-threshold: thresholds, and their effect."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from dataclasses import replace
 import torch
 
 from lamina.cli.terminal import Terminal
-from lamina.deploy.confidence_rule import NOT_CALIBRATED, ConfidenceRule, make_rule
-from lamina.deploy.coverage import describe_coverage, find_val, fit_coverage
-from lamina.evaluation.calibration import (
-    choose_thresholds,
-    describe_hits,
-    judge_predictions,
-    keep_favored,
-)
+from lamina.deploy.confidence import NOT_CALIBRATED, check_confidence_threshold
+from lamina.errors import RunError
+from lamina.evaluation.calibration import choose_thresholds, describe_hits, judge_predictions
 from lamina.runs.run import Run
-from lamina.targets import REGRESSION
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
@@ -29,7 +23,12 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
     held_out = run.folder.load_out_of_fold(run.record)
     source = "out-of-fold predictions"
     if held_out is None:
-        held_out = find_val(run, "--aim")
+        if "val" not in run.outputs:
+            raise RunError(
+                f"--aim needs predictions for val images, but {run.path} has none. Train with"
+                f" --val 0.1. If the run has a val split, lamina resume {run.path} computes them."
+            )
+        held_out = run.outputs["val"]
         source = "val"
     thresholds = choose_thresholds(
         run.task, held_out.logits, held_out.targets, aim, held_out.group_numbers
@@ -43,42 +42,21 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
     return replace(run.task, thresholds=values)  # type: ignore[call-arg]
 
 
-def make_confidence_rule(
-    run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal
-) -> ConfidenceRule:
-    """Make the rule; print the images that it was fitted to, and its effect on test images."""
-    rule = make_rule(task, limit, coverage)
-    if limit is None and coverage is None:
-        return rule
-    calibration = run.calibration
-    if task.kind is not REGRESSION and not (calibration and calibration.temperatures):
+def describe_rejections(run: Run, task: Task, threshold: float, terminal: Terminal) -> None:
+    """Check a confidence threshold, and print its effect on the test images."""
+    check_confidence_threshold(task, threshold)
+    if run.calibration is None or not run.calibration.temperatures:
         terminal.remark(NOT_CALIBRATED)
-    if limit is not None:
-        _report_rejections(run, task, limit, terminal)
-        if rule.favored:
-            terminal.remark(
-                f"{rule.favored} is never rejected, because the threshold of"
-                f" {100 * task.cutoffs[0]:.2f} % for yes was chosen to predict it"
-            )
-    if coverage is None:
-        return rule
-    rule = fit_coverage(rule, task, run, coverage)
-    for line in describe_coverage(run, task, rule, coverage):
-        terminal.remark(line)
-    return rule
-
-
-def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
     outputs = run.outputs.get("test") or run.outputs.get("val")
     if outputs is None:
         return
     logits = torch.from_numpy(outputs.logits).double()
     confidence, is_correct = judge_predictions(task, logits, torch.from_numpy(outputs.targets))
-    is_kept = keep_favored(task, logits, confidence) >= limit
+    is_kept = confidence >= threshold
     hits = is_correct.numpy()
     accuracy = describe_hits(hits, outputs.group_numbers, is_kept.numpy())
     terminal.remark(
-        f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {outputs.split} images,"
-        f" {100 * is_kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without"
-        f" the threshold: {describe_hits(hits, outputs.group_numbers)}"
+        f"confidence threshold: {100 * threshold:g} %; on {len(is_correct):,} {outputs.split}"
+        f" images, {100 * is_kept.double().mean():.1f} % are kept, with an accuracy of {accuracy};"
+        f" without the threshold: {describe_hits(hits, outputs.group_numbers)}"
     )

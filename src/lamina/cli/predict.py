@@ -20,7 +20,6 @@ from lamina.text import guard
 from lamina.values import Range
 
 if TYPE_CHECKING:
-    from lamina.deploy.confidence_rule import ConfidenceRule
     from lamina.evaluation.image_predictor import ImagePredictor
     from lamina.evaluation.predictions import Prediction
     from lamina.targets import Decision
@@ -51,9 +50,6 @@ class Options:
     """yes-or-no and multi-label models: choose the thresholds on val for f1, recall=0.95,
     precision=0.9 or miss=10, if a miss costs as much as 10 false alarms (default: the run's
     thresholds, which are 0.5 without --aim in lamina train)"""
-    coverage: float | None = None
-    """print prediction sets that contain the true class for about this fraction of images, such as
-    0.9; for numbers, print prediction intervals"""
     output: Path | None = None
     """write all probabilities to a .csv, .tsv or .jsonl file instead of printing them"""
     net: OwnModule = None
@@ -65,31 +61,30 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.image_argument import choose_images
     from lamina.evaluation.predictions import Prediction
 
-    if options.coverage is not None:
-        refuse(options, "--coverage chooses the classes to print.", "top")
     if options.output is not None:
         check_output(options.output, DELIMITERS)
     images, problems = choose_images(options.images, terminal)
     with ExitStack() as stack:
         is_short = len(images) <= IMAGES_OF_ONE_THREAD
         if options.run.suffix.lower() == ".onnx":
-            predictor, rule = _load_exported(options, is_short, terminal)
+            predictor = _load_exported(options, is_short, terminal)
         else:
-            predictor, rule = _load_run(options, is_short, terminal)
+            predictor = _load_run(options, is_short, terminal)
         predictions = stack.enter_context(closing(predictor.iter_predict(images)))
         show_progress = stack.enter_context(terminal.progress("predicting"))
+        threshold = options.confidence_threshold
         replaces = False
         if options.output is None:
-            output = _open_table(terminal, predictor.task, options.top, rule)
+            output = _open_table(terminal, predictor.task, options.top, threshold)
         else:
             replaces = options.output.exists()
-            output = _open_file(options.output, predictor.task, rule)
+            output = _open_file(options.output, predictor.task, threshold)
         write = stack.enter_context(output)
         for problem in problems:
             write(Prediction(problem.path, problem=problem.reason))
         for done, prediction in enumerate(predictions, start=1):
             if prediction.problem is None:
-                terminal.emit(**_to_event(predictor.task, prediction, rule))
+                terminal.emit(**_to_event(predictor.task, prediction, threshold))
             else:
                 terminal.report_problem(prediction.name, prediction.problem)
             write(prediction)
@@ -102,33 +97,30 @@ def run(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _load_exported(
-    options: Options, is_short: bool, terminal: Terminal
-) -> tuple[ImagePredictor, ConfidenceRule]:
+def _load_exported(options: Options, is_short: bool, terminal: Terminal) -> ImagePredictor:
     """An exported file, without torch."""
     from lamina.data.pixels import count_cores
-    from lamina.deploy.confidence_rule import NOT_CALIBRATED, make_rule
+    from lamina.deploy.confidence import NOT_CALIBRATED, check_confidence_threshold
     from lamina.deploy.exported_predictor import load_exported
 
     reason = (
-        "An exported file has a net for the CPU, and no predictions for val images, which"
-        " --coverage and --aim need."
+        "An exported file has a net for the CPU, and no predictions for val images, which --aim"
+        " needs."
     )
-    refuse(options, reason, "coverage", "aim", "net", "device")
+    refuse(options, reason, "aim", "net", "device")
     threads = 1 if is_short else count_cores()
     predictor = load_exported(options.run, threads=threads)
-    rule = make_rule(predictor.task, options.confidence_threshold, None)
-    if rule.limit is not None and not predictor.description.calibrated:
-        terminal.remark(NOT_CALIBRATED)
-    return predictor, rule
+    if options.confidence_threshold is not None:
+        check_confidence_threshold(predictor.task, options.confidence_threshold)
+        if not predictor.description.calibrated:
+            terminal.remark(NOT_CALIBRATED)
+    return predictor
 
 
-def _load_run(
-    options: Options, is_short: bool, terminal: Terminal
-) -> tuple[ImagePredictor, ConfidenceRule]:
+def _load_run(options: Options, is_short: bool, terminal: Terminal) -> ImagePredictor:
     import torch
 
-    from lamina.cli.confidence import choose_task, make_confidence_rule
+    from lamina.cli.confidence import choose_task, describe_rejections
     from lamina.cli.models import load_predictor
     from lamina.training.recipe import Recipe
 
@@ -137,15 +129,17 @@ def _load_run(
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     task = choose_task(run, Recipe(aim=options.aim), terminal)
     predictor.model.task = task
-    limit = options.confidence_threshold
-    return predictor, make_confidence_rule(run, task, limit, options.coverage, terminal)
+    if options.confidence_threshold is not None:
+        describe_rejections(run, task, options.confidence_threshold, terminal)
+    return predictor
 
 
 @contextmanager
 def _open_table(
-    terminal: Terminal, task: Decision, top: int | None, rule: ConfidenceRule
+    terminal: Terminal, task: Decision, top: int | None, threshold: float | None
 ) -> Iterator[Callable[[Prediction], None]]:
     """Print the ``top`` most likely classes or labels; yields a function that adds a prediction."""
+    from lamina.deploy.confidence import is_rejected
     from lamina.evaluation.predictions import describe
     from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 
@@ -168,12 +162,8 @@ def _open_table(
                 return
             if kind is REGRESSION:
                 cells = [f"{value:.6g}" for value in prediction.values.values()]
-                for place, half_width in enumerate(rule.half_widths):
-                    cells[place] += f" ± {half_width:.3g}"
-            elif rule.rejects(prediction):
+            elif threshold is not None and is_rejected(prediction, threshold):
                 cells = [f"rejected ({describe(prediction, 1)})"]
-            elif rule.threshold is not None:
-                cells = [describe(prediction, len(rule.choose(prediction)))]
             else:
                 cells = [describe(prediction, shown)]
             add([prediction.name, *cells])
@@ -183,11 +173,11 @@ def _open_table(
 
 @contextmanager
 def _open_file(
-    file: Path, task: Decision, rule: ConfidenceRule
+    file: Path, task: Decision, threshold: float | None
 ) -> Iterator[Callable[[Prediction], None]]:
     """Write a table or JSON lines atomically; yields a function that adds a prediction."""
     delimiter = DELIMITERS[file.suffix.lower()]
-    columns = _name_columns(task, rule)
+    columns = _name_columns(task, threshold)
     with (
         writing(file, "The file is unchanged; use another --output."),
         open_atomically(file) as opened,
@@ -195,53 +185,47 @@ def _open_file(
 
         def write(prediction: Prediction) -> None:
             if delimiter:
-                cells = _list_cells(prediction, rule, len(columns))
+                cells = _list_cells(prediction, threshold, len(columns))
                 opened.write(format_csv([cells], delimiter))
             else:
-                opened.write(f"{json.dumps(_to_event(task, prediction, rule))}\n".encode())
+                event = _to_event(task, prediction, threshold)
+                opened.write(f"{json.dumps(event)}\n".encode())
 
         if delimiter:
             opened.write(format_csv([map(guard, columns)], delimiter))
         yield write
 
 
-def _to_event(task: Decision, prediction: Prediction, rule: ConfidenceRule) -> dict[str, Any]:
+def _to_event(task: Decision, prediction: Prediction, threshold: float | None) -> dict[str, Any]:
+    from lamina.deploy.confidence import is_rejected
+
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
     event: dict[str, Any] = {"event": "prediction", **prediction.to_json()}
     if task.kind.name == "binary":
         event["question"] = task.target_names[0]
-    if rule.limit is not None:
-        event["rejected"] = rule.rejects(prediction)
-    if rule.threshold is not None:
-        event["set"] = rule.choose(prediction)
-    if rule.half_widths:
-        event["half_widths"] = dict(zip(task.target_names, rule.half_widths, strict=True))
+    if threshold is not None:
+        event["rejected"] = is_rejected(prediction, threshold)
     return event
 
 
-def _name_columns(task: Decision, rule: ConfidenceRule) -> list[str]:
+def _name_columns(task: Decision, threshold: float | None) -> list[str]:
     from lamina.evaluation.predictions import name_columns
 
     columns = ["image", *name_columns(task)]
-    if rule.half_widths:
-        columns += [f"±({name})" for name in task.target_names]
-    if rule.limit is not None:
+    if threshold is not None:
         columns.append("rejected")
-    if rule.threshold is not None:
-        columns.append("set")
     return [*columns, "problem"]
 
 
-def _list_cells(prediction: Prediction, rule: ConfidenceRule, count: int) -> list[str]:
+def _list_cells(prediction: Prediction, threshold: float | None, count: int) -> list[str]:
     """The cells of a row with this number of columns."""
+    from lamina.deploy.confidence import is_rejected
+
     cells = [guard(prediction.name)]
     if prediction.problem is None:
         cells += prediction.cells()
-        cells += [f"{half_width:.7g}" for half_width in rule.half_widths]
-        if rule.limit is not None:
-            cells.append("yes" if rule.rejects(prediction) else "no")
-        if rule.threshold is not None:
-            cells.append(guard(";".join(rule.choose(prediction))))
+        if threshold is not None:
+            cells.append("yes" if is_rejected(prediction, threshold) else "no")
     empty = [""] * (count - len(cells) - 1)
     return [*cells, *empty, guard(prediction.problem or "")]

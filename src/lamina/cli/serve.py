@@ -44,9 +44,6 @@ class Options:
     this option, other users cannot see)"""
     max_mb: Annotated[int, Range(1, 256)] = 10
     """largest request in megabytes"""
-    coverage: float | None = None
-    """add to each prediction a prediction set that contains the true class for about this fraction
-    of images, such as 0.9; for numbers, prediction intervals"""
     similar: bool = True
     """show similar training images with their labels, if this machine has them"""
     device: Device = "auto"
@@ -68,13 +65,12 @@ def run(options: Options, terminal: Terminal) -> int:
             f"Set {TOKEN_VARIABLE} to a secret, or use --token."
         )
     runs = name_runs(options.runs)
-    worker = Worker(plan_opening(runs, options.device, options.coverage), terminal.remark)
+    worker = Worker(plan_opening(runs, options.device), terminal.remark)
     settings = Settings(
         host=options.host,
         port=options.port,
         token=token,
         limit_bytes=options.max_mb * 10**6,
-        coverage=options.coverage,
         has_similar=options.similar,
     )
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lamina.drawing.style import (
@@ -21,7 +16,7 @@ from lamina.drawing.style import (
     styled,
 )
 from lamina.evaluation.calibration import judge_predictions
-from lamina.evaluation.intervals import measure_design_effect, sum_by_group, wilson_interval
+from lamina.evaluation.intervals import sum_by_group
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import NumberReport
 from lamina.evaluation.scores import calibration_error, find_bins
@@ -85,102 +80,56 @@ def _style_fractions(figure: Figure) -> None:
 def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     """Draw precision against recall, and for yes the ROC curve, with the thresholds marked.
 
-    Draws the class yes, or each label (at most 12). The bands are pointwise 95 % intervals of the
-    vertical axis (Wilson); grouped images count as fewer, by the variance of the recall between
-    groups. ``None`` if no label has images with and without it.
+    Draws the class yes, or each label (at most 12). ``None`` if no label has images with and
+    without it.
     """
     truth = outputs.targets.reshape(len(outputs.logits), -1)
     columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_PANELS]
     if not len(columns):
         return None
-    panels = [(column, _draw_precision) for column in columns]
+    panels = [(column, "precision") for column in columns]
     if task.kind is BINARY:
-        panels.append((columns[0], _draw_roc))
+        panels.append((columns[0], "roc"))
     across = min(len(panels), PANELS_A_ROW)
     lines = -(-len(panels) // across)
     figure = new_figure(4.0 * across, 4.0 * lines)
     probabilities = task.probabilities(torch.from_numpy(outputs.logits).double()).numpy()
-    for number, (column, draw) in enumerate(panels, start=1):
+    for number, (column, kind) in enumerate(panels, start=1):
+        positive = truth[:, column].sum()
+        order = np.argsort(-probabilities[:, column], kind="stable")
+        descending = probabilities[order, column]
+        # images with equal probabilities share a threshold
+        ends = np.flatnonzero(np.diff(descending, append=-1))
+        ends = ends[np.linspace(0, len(ends) - 1, min(len(ends), CURVE_POINTS)).astype(int)]
+        predicted = ends + 1
+        correct = truth[order, column].cumsum()[ends]
+        recall = correct / positive
         axes = figure.add_subplot(lines, across, number)
-        hits = probabilities[:, column] > task.cutoffs[column]
-        effect = measure_design_effect(hits, outputs.group_numbers, truth[:, column])
-        counts = _count_thresholds(probabilities[:, column], truth[:, column], effect)
-        draw(axes, counts, task.cutoffs[column])
+        if kind == "precision":
+            abscissas, ordinates = recall, correct / predicted
+            axes.set(xlabel="recall", ylabel="precision")
+        else:
+            abscissas, ordinates = (predicted - correct) / (len(truth) - positive), recall
+            axes.set(xlabel="false positive rate", ylabel="recall (true positive rate)")
+        axes.plot(abscissas, ordinates, color=COLORS[0], clip_on=False)
+        cutoff = task.cutoffs[column]
+        place = int((descending[ends] > cutoff).sum()) - 1
+        if place >= 0:
+            axes.plot(
+                abscissas[place],
+                ordinates[place],
+                marker="o",
+                color=COLORS[1],
+                linestyle="",
+                clip_on=False,
+                label=f"threshold {100 * cutoff:.3g} %",
+            )
+            axes.legend(fontsize=8, loc="lower left" if kind == "precision" else "lower right")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         title = f"{label(task.target_names[column])} on {outputs.split}"
         axes.set_title(title, fontsize=10)
     _style_fractions(figure)
     return figure
-
-
-@dataclass(frozen=True, eq=False)
-class _Counts:
-    """Counts at each threshold, from the highest: predicted images, and correct predictions."""
-
-    thresholds: Float64[np.ndarray, " t"]
-    predicted: Int64[np.ndarray, " t"]
-    correct: Int64[np.ndarray, " t"]
-    positive: int  # of all images
-    images: int
-    design_effect: float  # images that count as one, if images are grouped
-
-
-def _count_thresholds(
-    probabilities: Float64[np.ndarray, " n"],
-    truth: Bool[np.ndarray, " n"],
-    design_effect: float,
-) -> _Counts:
-    order = np.argsort(-probabilities, kind="stable")
-    descending = probabilities[order]
-    # images with equal probabilities share a threshold
-    ends = np.flatnonzero(np.diff(descending, append=-1))
-    ends = ends[np.linspace(0, len(ends) - 1, min(len(ends), CURVE_POINTS)).astype(int)]
-    correct = truth[order].cumsum()[ends]
-    return _Counts(descending[ends], ends + 1, correct, int(truth.sum()), len(truth), design_effect)
-
-
-def _draw_precision(axes: Axes, counts: _Counts, cutoff: float) -> None:
-    recall = counts.correct / counts.positive
-    _draw_curve(axes, recall, counts, counts.predicted, cutoff, "lower left")
-    axes.set(xlabel="recall", ylabel="precision")
-
-
-def _draw_roc(axes: Axes, counts: _Counts, cutoff: float) -> None:
-    negative = counts.images - counts.positive
-    false_positive_rate = (counts.predicted - counts.correct) / negative
-    wholes = np.full(len(counts.correct), counts.positive)
-    _draw_curve(axes, false_positive_rate, counts, wholes, cutoff, "lower right")
-    axes.set(xlabel="false positive rate", ylabel="recall (true positive rate)")
-
-
-def _draw_curve(
-    axes: Axes,
-    across: Float64[np.ndarray, " t"],
-    counts: _Counts,
-    wholes: Int64[np.ndarray, " t"],
-    cutoff: float,
-    corner: Literal["lower left", "lower right"],
-) -> None:
-    """The fraction of correct images of ``wholes``, its intervals, and the point at ``cutoff``."""
-    pairs = zip(counts.correct.tolist(), wholes.tolist(), strict=True)
-    bands = [wilson_interval(*pair, counts.design_effect) for pair in pairs]
-    low = [band.low for band in bands]
-    high = [band.high for band in bands]
-    fractions = counts.correct / wholes
-    axes.fill_between(across, low, high, color=COLORS[0], alpha=0.2, linewidth=0)
-    axes.plot(across, fractions, color=COLORS[0], clip_on=False)
-    place = int((counts.thresholds > cutoff).sum()) - 1
-    if place >= 0:
-        axes.plot(
-            across[place],
-            fractions[place],
-            marker="o",
-            color=COLORS[1],
-            linestyle="",
-            clip_on=False,
-            label=f"threshold {100 * cutoff:.3g} %",
-        )
-        axes.legend(fontsize=8, loc=corner)
 
 
 @styled

@@ -1,4 +1,4 @@
-"""Calibration on ``val``: temperatures, confidence threshold, prediction sets and intervals."""
+"""Calibration on ``val``: temperatures and decision thresholds; confidence thresholds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from lamina.evaluation.intervals import (
     wilson_interval,
 )
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictions import favors_yes
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
 from lamina.text import escape
 from lamina.training.recipe import Aim
@@ -368,15 +367,6 @@ def judge_predictions(
     return probabilities[chosen], (chosen & task.to_truth(targets)).any(dim=1)
 
 
-def keep_favored(
-    task: Task, logits: Float[Tensor, "n k"], confidence: Float[Tensor, " n"]
-) -> Float[Tensor, " n"]:
-    """The confidences to compare with the threshold: 1 for a favored yes, never rejected."""
-    if not favors_yes(task):
-        return confidence
-    return confidence.masked_fill(task.decide(logits)[:, 0], 1.0)
-
-
 def measure_rejection(
     confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"], limit: float
 ) -> Rejection:
@@ -384,46 +374,3 @@ def measure_rejection(
     coverage = float(is_sure.double().mean())
     accuracy = float(is_correct[is_sure].double().mean()) if coverage else None
     return Rejection(limit, coverage, accuracy)
-
-
-def measure_errors(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
-    """The errors that the limits of prediction sets and intervals are fitted to.
-
-    For numbers, their absolute errors (Lei et al., 2018); for classes, minus the probability of the
-    true class (Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded
-    error levels, 2019), which predictions may round.
-    """
-    if task.kind is REGRESSION:
-        return np.abs(outputs.logits.astype(np.float64) - outputs.targets)
-    probabilities = find_probabilities(task, outputs)
-    of_truth = np.take_along_axis(probabilities, outputs.targets.astype(np.int64)[:, None], axis=1)
-    return -of_truth * (1 - TIE_MARGIN)
-
-
-def fit_limits(
-    errors: Float64[np.ndarray, "n k"], coverage: float
-) -> Float64[np.ndarray, " k"] | None:
-    """The limits that contain a fraction ``coverage`` of new errors; ``None`` for too few images.
-
-    Split conformal prediction (Vovk, 2012, arXiv 1209.2673).
-    """
-    place = math.ceil((len(errors) + 1) * coverage)
-    if place > len(errors):
-        return None
-    limits: Float64[np.ndarray, " k"] = np.sort(errors, axis=0)[place - 1]
-    return limits
-
-
-def choose_sets(
-    probabilities: Float64[np.ndarray, "n k"], threshold: float
-) -> Bool[np.ndarray, "n k"]:
-    """The classes of each prediction set: all that reach the threshold, and the most likely one."""
-    chosen = probabilities >= threshold
-    chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
-    return chosen
-
-
-def find_probabilities(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
-    """The probability of each class."""
-    probabilities = task.probabilities(torch.from_numpy(outputs.logits).double())
-    return task.expand(probabilities).numpy()

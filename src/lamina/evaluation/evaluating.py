@@ -18,7 +18,6 @@ from lamina.errors import DataError, LaminaWarning, RecipeError, check_type, nam
 from lamina.evaluation.calibration import (
     REJECTION_LIMITS,
     judge_predictions,
-    keep_favored,
     measure_rejection,
 )
 from lamina.evaluation.constant import predict_constant
@@ -281,7 +280,6 @@ def _report_classes(
     truth = task.to_truth(targets)
     chosen = columns.chosen.long().argmax(dim=1)
     confidence, is_correct = judge_predictions(task, logits, targets)
-    favored = keep_favored(task, logits, confidence)
     classes = _score_columns(names, columns, truth)
     pairs = torch.bincount(targets * len(names) + chosen, minlength=len(names) ** 2)
     question = None
@@ -297,7 +295,7 @@ def _report_classes(
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets.long()),
         rejections=tuple(
-            measure_rejection(favored, is_correct, limit) for limit in REJECTION_LIMITS
+            measure_rejection(confidence, is_correct, limit) for limit in REJECTION_LIMITS
         ),
         classes=classes,
         confusion=tuple(map(tuple, pairs.view(len(names), -1).tolist())),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +18,6 @@ from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
 
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 REMEDY = "Use lamina resume to write it again."
 
 
@@ -116,7 +110,8 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
     if not content.startswith(b"PK"):  # NumPy's message would suggest unpickling it
         raise damaged(what, "it is not an .npz file", REMEDY)
     with blaming(what, REMEDY):
-        arrays = _load_arrays(content)
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = dict(file)
         names = ", ".join(arrays)
         outputs = {
             split: _take_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
@@ -125,36 +120,6 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
             expected = f"expected logits, targets and names of {', '.join(SPLITS)}"
             raise ValueError(f"{expected}, got {names}")
     return outputs
-
-
-def _load_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays by name, none of which takes more memory than it has bytes in the file."""
-    arrays: dict[str, np.ndarray] = {}
-    left = len(content)
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for member in archive.infolist():
-            left -= member.file_size
-            if member.compress_type != zipfile.ZIP_STORED or left < 0:
-                raise ValueError("expected arrays that are not compressed and do not overlap")
-            name = member.filename.removesuffix(".npy")
-            arrays[name] = _parse_array(archive.read(member), name)
-    return arrays
-
-
-def _parse_array(content: bytes, name: str) -> np.ndarray:
-    """An array in NumPy's format; its header must fit its size before it is allocated."""
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    if version not in HEADERS:
-        raise ValueError(f"{name} has the unknown version {version}")
-    shape, _, dtype = HEADERS[version](file)
-    if dtype.hasobject:
-        raise ValueError("it contains Python objects")
-    if math.prod(shape) * dtype.itemsize != len(content) - file.tell() or not dtype.itemsize:
-        raise ValueError(f"{name} does not have the size of {dtype} of shape {shape}")
-    file.seek(0)
-    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    return array
 
 
 def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:

@@ -167,8 +167,3 @@ def describe(prediction: Prediction, top: int | None = None) -> str:
     ranked = sorted(values, key=values.__getitem__, reverse=True)
     shown = ranked[:top] if top else [name for name in ranked if name in labels]
     return ", ".join(f"{name} {100 * values[name]:.1f} %" for name in shown) or "none"
-
-
-def favors_yes(task: Decision) -> bool:
-    """Whether a threshold below 0.5 predicts yes for images that are more likely no."""
-    return task.kind is BINARY and task.cutoffs[0] < 0.5

@@ -1,4 +1,4 @@
-"""Temperatures equal a general optimizer's; prediction sets have the promised coverage."""
+"""Temperatures equal a general optimizer's; confidence thresholds reject what they say."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
-from lamina.deploy.confidence_rule import ConfidenceRule, make_rule
-from lamina.errors import RunError
+from lamina.deploy.confidence import check_confidence_threshold, is_rejected
+from lamina.errors import DataError, RunError
 from lamina.evaluation.calibration import (
     Calibration,
-    choose_sets,
-    fit_limits,
     fit_temperatures,
     judge_predictions,
-    keep_favored,
-    measure_errors,
     measure_rejection,
 )
-from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import make_prediction
 from lamina.evaluation.scores import calibration_error, calibration_floor, find_bins
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
@@ -126,74 +121,33 @@ def test_bins_and_rejections_are_counted():
     assert (kept[0.99].coverage, kept[0.99].accuracy) == (0.0, None)
 
 
-def fit_sets(task, logits, targets, coverage):
-    """The threshold of prediction sets; ``None`` for too few images."""
-    outputs = Outputs("val", logits, targets, tuple(map(str, range(len(targets)))))
-    limits = fit_limits(measure_errors(task, outputs), coverage)
-    return None if limits is None else -float(limits[0])
-
-
-@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
-def test_sets_hold_the_right_class_as_often_as_promised(coverage):
-    task = SingleLabel(tuple("abcdef"), (1 / 6,) * 6)
-    held, sizes = [], []
-    for seed in range(30):
-        logits, targets = draw_predictions(1200, seed, temperature=2.0, classes=6)
-        probabilities = torch.from_numpy(logits).double().softmax(1).numpy()
-        threshold = fit_sets(task, logits[:200], targets[:200], coverage)
-        sets = choose_sets(probabilities[200:], threshold)
-        held.append(sets[np.arange(1000), targets[200:]].mean())
-        sizes.append(sets.sum(axis=1).mean())
-    # Over calibration sets the mean is within coverage and coverage + 1/201; sets of all classes
-    # would be no feat.
-    assert np.mean(held) == pytest.approx(coverage + 0.003, abs=4 * np.std(held) / np.sqrt(30))
-    assert np.mean(sizes) < 5
-
-
-def test_intervals_hold_the_number_as_often_as_promised():
-    generator = np.random.default_rng(0)
-    held = []
-    for _ in range(30):
-        errors = generator.standard_cauchy((1100, 2))
-        half_widths = fit_limits(np.abs(errors[:100]), 0.9)
-        held.append((np.abs(errors[100:]) <= half_widths).mean(axis=0))
-    assert np.mean(held, axis=0) == pytest.approx(0.905, abs=0.02)
-    assert fit_limits(np.zeros((5, 1)), 0.9) is None
-
-
-def test_a_set_is_never_empty_and_too_few_images_promise_nothing():
-    assert choose_sets(np.array([[0.4, 0.3, 0.3]]), 0.9).tolist() == [[True, False, False]]
-    assert fit_sets(CLASSES, np.zeros((5, 3), np.float32), np.zeros(5, np.int64), 0.9) is None
-
-
 @pytest.mark.parametrize("temperatures", [(0.0,), (float("nan"),), (99.0,)])
 def test_a_temperature_out_of_range_is_rejected(temperatures):
     with pytest.raises(RunError, match="calibration: temperatures"):
         Calibration("val", 100, temperatures)
 
 
-def test_a_prediction_set_keeps_ties_with_its_threshold() -> None:
-    logits = np.tile(np.float32([0.3, 0.2, -1.7]), (50, 1))
-    threshold = fit_sets(CLASSES, logits, np.ones(50, np.int64), 0.9)
-    # what predict computes, in float32 and seven digits
-    row = torch.from_numpy(logits).softmax(1)[0].tolist()
-    prediction = make_prediction(CLASSES, "one", row)
-    assert ConfidenceRule(threshold=threshold).choose(prediction) == ["a", "b"]
-
-
-@pytest.mark.parametrize(("threshold", "kept"), [(0.2, "yes"), (0.503, ""), (0.8, ""), (0.5, "")])
-def test_confidence_thresholds_keep_what_a_threshold_predicts(threshold, kept):
+@pytest.mark.parametrize("threshold", [0.5, 0.503, 0.8])
+def test_a_confidence_threshold_rejects_the_less_probable_predictions(threshold):
     task = Binary(("scratch?",), (0.3,), thresholds=(threshold,))
-    rule = make_rule(task, 0.9, None)
+    check_confidence_threshold(task, 0.9)
     probabilities = np.linspace(0.01, 0.99, 50)
     logits = torch.from_numpy(np.log(probabilities / (1 - probabilities))).float()[:, None]
     confidence, is_correct = judge_predictions(task, logits, torch.ones(50, dtype=torch.bool))
-    measured = measure_rejection(keep_favored(task, logits, confidence), is_correct, 0.9)
-    found = [make_prediction(task, "x", row) for row in task.probabilities(logits).tolist()]
-    for one in found:
-        is_sure = one.values[one.predicted] >= 0.9
-        assert rule.rejects(one) == (one.predicted != kept and not is_sure)
-    assert measured.coverage == pytest.approx(np.mean([not rule.rejects(one) for one in found]))
+    measured = measure_rejection(confidence, is_correct, 0.9)
+    rows = task.probabilities(logits).tolist()
+    predictions = [make_prediction(task, "x", row) for row in rows]
+    for prediction in predictions:
+        is_sure = prediction.values[prediction.predicted] >= 0.9
+        assert is_rejected(prediction, 0.9) == (not is_sure)
+    kept = [not is_rejected(prediction, 0.9) for prediction in predictions]
+    assert measured.coverage == pytest.approx(np.mean(kept))
+
+
+def test_a_confidence_threshold_would_reject_what_a_low_threshold_predicts():
+    task = Binary(("scratch?",), (0.3,), thresholds=(0.2,))
+    with pytest.raises(DataError, match=r"yes above 20\.00 %, but --confidence-threshold would"):
+        check_confidence_threshold(task, 0.9)
 
 
 @pytest.mark.parametrize("images", [50, 200, 2000])

@@ -246,7 +246,7 @@ def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
             pass
 
 
-def test_curves_pass_through_the_threshold_and_have_bands():
+def test_curves_pass_through_the_threshold():
     logits, truth = draw(3, 150)
     task = dataclasses.replace(QUESTION, thresholds=(0.4,))
     figure = draw_thresholds(
@@ -262,8 +262,6 @@ def test_curves_pass_through_the_threshold_and_have_bands():
         if is_roc:
             xs, ys = [0, *line.get_xdata()], [0, *line.get_ydata()]
             assert np.trapezoid(ys, xs) == pytest.approx(sk.roc_auc_score(truth, logits[:, 0]))
-        low, high = axes.collections[0].get_paths()[0].vertices[:, 1].min(), 1.0
-        assert low < min(line.get_ydata()) <= high
     one_sided = Outputs("test", logits, np.zeros_like(truth), tuple(map(str, range(len(truth)))))
     assert draw_thresholds(task, one_sided) is None
 

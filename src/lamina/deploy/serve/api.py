@@ -23,12 +23,6 @@ class Number(TypedDict):
     value: float
 
 
-class NumberRow(Number, total=False):
-    """A predicted number; with --coverage, half the width of its prediction interval."""
-
-    half_width: float
-
-
 ClassProbability = TypedDict("ClassProbability", {"class": str, "probability": float})
 
 
@@ -44,18 +38,16 @@ class Predicted(TypedDict):
     model: str
     weights: str
     predicted: str | list[str] | dict[str, float]
-    predictions: list[ClassRow | NumberRow]
+    predictions: list[ClassRow | Number]
 
 
 class Prediction(Predicted, total=False):
     """The prediction for an image: a class, labels, or numbers by name.
 
-    ``weights`` is a digest of the model's weights, ``question`` the target of a binary model,
-    ``set`` the prediction set (with --coverage).
+    ``weights`` is a digest of the model's weights, ``question`` the target of a binary model.
     """
 
     question: str
-    set: list[str]
 
 
 class Problem(TypedDict):
@@ -111,7 +103,6 @@ class Model(TypedDict):
     """A model of the server: single-label, multi-label, binary or regression.
 
     Gray images with more than 8 bits per channel are rejected.
-    ``coverage_interval`` is a 95 % interval of the fraction of new images that --coverage covers.
     """
 
     model: str
@@ -132,7 +123,6 @@ class Model(TypedDict):
     height_px: int
     width_px: int
     resize: str
-    coverage_interval: list[float] | None
 
 
 class Models(TypedDict):
@@ -141,7 +131,6 @@ class Models(TypedDict):
     models: list[Model]
     tasks: list[str]
     limit_bytes: int
-    coverage: float | None
 
 
 # what each path returns; other paths return text
@@ -154,7 +143,7 @@ RESULTS: dict[str, Any] = {
     "/readyz": str,
 }
 SCHEMAS = (
-    Error, Problem, Prediction, ClassRow, NumberRow, Explanation, Faithfulness, Similar,
+    Error, Problem, Prediction, ClassRow, Number, Explanation, Faithfulness, Similar,
     TrainingImage, Model, Models,
 )  # fmt: skip
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}

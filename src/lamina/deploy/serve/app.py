@@ -33,9 +33,7 @@ OPEN_PATHS = frozenset({*(route.path for route in ASSETS), "/openapi.json", "/he
 Answer: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def build_app(
-    worker: Worker, limit_bytes: int, coverage: float | None, *, has_similar: bool
-) -> Starlette:
+def build_app(worker: Worker, limit_bytes: int, *, has_similar: bool) -> Starlette:
 
     async def get_health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -46,8 +44,8 @@ def build_app(
         return PlainTextResponse("the worker process is starting\n", 503, RETRY_AFTER)
 
     async def get_models(_: Request) -> Response:
-        limits = {"limit_bytes": limit_bytes, "coverage": coverage}
-        return AsciiJson({"models": worker.models, "tasks": list(answers), **limits})
+        tasks = list(answers)
+        return AsciiJson({"models": worker.models, "tasks": tasks, "limit_bytes": limit_bytes})
 
     async def get_api(request: Request) -> Response:
         return AsciiJson(describe_api(request.app.routes))

@@ -16,8 +16,6 @@ import numpy as np
 import torch
 
 from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.confidence_rule import ConfidenceRule, make_rule
-from lamina.deploy.coverage import describe_coverage, fit_coverage
 from lamina.deploy.web.explanation import (
     SIMILAR_SECONDS,
     TrainingImages,
@@ -30,7 +28,7 @@ from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.predictions import Prediction
 from lamina.evaluation.predictor import Predictor
 from lamina.runs.run import Run, load_run
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
+from lamina.targets import BINARY, REGRESSION
 
 
 @dataclass
@@ -40,8 +38,6 @@ class Served:
     name: str
     run: Run
     predictor: Predictor
-    rule: ConfidenceRule  # prediction sets or intervals
-    remarks: Sequence[str] = ()  # about sets or intervals
     similar: TrainingImages | None = None  # loaded when first needed
 
     def find_training_images(self) -> TrainingImages | None:
@@ -67,9 +63,6 @@ class Served:
         score = None
         if self.run.report is not None:
             score = f"{self.run.report.split} {self.run.report.score}"
-        interval = None
-        if self.rule.covered is not None:
-            interval = list(self.rule.covered)
         return {
             "model": self.name,
             "kind": task.kind.name,
@@ -85,7 +78,6 @@ class Served:
             "height_px": height,
             "width_px": width,
             "resize": self.predictor.resize,
-            "coverage_interval": interval,
             **describe_calibration(self.run.calibration),
         }
 
@@ -126,15 +118,11 @@ def format_prediction(served: Served, prediction: Prediction) -> dict[str, Any]:
     response: dict[str, Any] = {"model": served.name, "predicted": prediction.predicted}
     if task.kind is REGRESSION:
         rows = [{"name": name, "value": value} for name, value in values]
-        for row, width in zip(rows, served.rule.half_widths, strict=False):
-            row["half_width"] = width
         return {**response, "predictions": rows}
     names: Sequence[str] = task.target_names
     if task.kind is BINARY:
         response["question"] = names[0]
         names = ("yes",)
-    if served.rule.threshold is not None:
-        response["set"] = served.rule.choose(prediction)
     cutoffs = dict(zip(names, task.cutoffs, strict=False))
     ranked = sorted(values, key=lambda pair: -pair[1])
     rows = [{"class": name, "probability": value} for name, value in ranked]
@@ -183,7 +171,7 @@ def _look_closer(served: Served, task: str, image: bytes) -> dict[str, Any]:
     return {"model": served.name, **similar.find(chunk.pixels)}
 
 
-def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> list[Served]:
+def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
     """Load the runs and predict once with each, so that the first request does not wait."""
     served = []
     for name, path in runs.items():
@@ -196,30 +184,15 @@ def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> l
         predictor = run.predictor(device=device)
         channels, height, width = predictor.model.in_shape
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
-        task = predictor.task
-        model = Served(name, run, predictor, make_rule(task, None, None))
-        if coverage is not None and task.kind is MULTI_LABEL:
-            remark = (
-                "is multi-label; lamina serves it without prediction sets, and other models with"
-                " them"
-            )
-            model.remarks = [f"{path} {remark}"]
-        elif coverage is not None:
-            model.rule = fit_coverage(make_rule(task, None, coverage), task, run, coverage)
-            lines = describe_coverage(run, task, model.rule, coverage)
-            model.remarks = [f"{path}: {line}" for line in lines]
-        served.append(model)
+        served.append(Served(name, run, predictor))
     return served
 
 
-def open_models(
-    runs: Mapping[str, str], device: str, coverage: float | None, niceness: int
-) -> dict[str, Any]:
-    """Load the runs of this process; returns their descriptions, and remarks about them."""
+def open_models(runs: Mapping[str, str], device: str, niceness: int) -> list[dict[str, Any]]:
+    """Load the runs of this process; returns their descriptions."""
     if hasattr(os, "nice"):
         os.nice(niceness)
     # The server needs a core too: on two cores, a second thread would only wait.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    SERVED[:] = open_runs(runs, device, coverage)
-    remarks = [line for served in SERVED for line in served.remarks]
-    return {"models": [served.describe() for served in SERVED], "remarks": remarks}
+    SERVED[:] = open_runs(runs, device)
+    return [served.describe() for served in SERVED]

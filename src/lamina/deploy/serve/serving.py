@@ -20,7 +20,6 @@ class Settings:
     port: int
     token: str | None  # that requests must send
     limit_bytes: int  # of a request
-    coverage: float | None  # of prediction sets or intervals
     has_similar: bool  # whether clients may see training images
 
 
@@ -32,7 +31,6 @@ async def serve(worker: Worker, settings: Settings, announce: Callable[[str], No
             app = build_app(
                 worker,
                 settings.limit_bytes,
-                settings.coverage,
                 has_similar=settings.has_similar,
             )
             access = (settings.host, settings.token, OPEN_PATHS)

@@ -39,9 +39,9 @@ class Job:
             self.response.set_result(response)
 
 
-def plan_opening(runs: Mapping[str, str], device: str, coverage: float | None) -> Call:
+def plan_opening(runs: Mapping[str, str], device: str) -> Call:
     """The call that loads the runs, by their names, in a process for predictions."""
-    return Call(f"{PACKAGE}.open_models", (dict(runs), device, coverage, 0))
+    return Call(f"{PACKAGE}.open_models", (dict(runs), device, 0))
 
 
 @dataclass(eq=False)
@@ -52,7 +52,7 @@ class Worker:
     """
 
     opening: Call
-    # called with the remarks of the process at its start, and when it is lost
+    # called when the process is lost
     remark: Callable[[str], None]
     # the descriptions of the runs, in their order
     models: list[dict[str, Any]] = field(default_factory=list)
@@ -74,12 +74,9 @@ class Worker:
     async def start(self) -> asyncio.Task[None]:
         """Wait for the process; returns the task that feeds it and ends only with an error."""
         try:
-            opened = await self._process.start()
+            self.models = await self._process.start()
         except LostError:
             raise ConnectionError("the worker process ended before it was ready") from None
-        for line in opened["remarks"]:
-            self.remark(line)
-        self.models = opened["models"]
         self._loop = asyncio.create_task(self._work())
         return self._loop
 

@@ -77,7 +77,7 @@ function Card({ model, place }) {
   return html`<section class="model" id=${id} aria-labelledby=${`${id}-title`}>
     <h2 id=${`${id}-title`}>${model.model}</h2>
     ${problem && html`<p>${problem}</p>`}
-    ${prediction && html`<${Prediction} ...${{ model, prediction, coverage: state.server.coverage }} />`}
+    ${prediction && html`<${Prediction} ...${{ model, prediction }} />`}
     ${prediction && tasks.length > 0 && html`<${Explanations} key=${image} send=${send} tasks=${tasks} />`}
   </section>`;
 }

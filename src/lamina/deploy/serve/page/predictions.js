@@ -1,4 +1,4 @@
-// The prediction of a model, with probabilities, thresholds and prediction sets.
+// The prediction of a model, with probabilities and thresholds.
 
 import { Details, Note, Table, percent } from "./parts.js";
 import { html } from "./preact.js";
@@ -17,23 +17,17 @@ function format(value) {
   return Number(value.toPrecision(6)).toString();
 }
 
-export function Prediction({ model, prediction, coverage }) {
-  const { predictions, question, set } = prediction;
+export function Prediction({ model, prediction }) {
+  const { predictions, question } = prediction;
   const isNumber = "value" in (predictions[0] ?? {});
-  const what = set ? "true class is in its prediction set" : "true number is in its interval (±)";
-  const [low, high] = (model.coverage_interval ?? []).map(percent);
-  const measured = `The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${percent(coverage)}).`;
   return html`
     <p class="predicted">${question && `${question}: `}<strong>${describe(prediction)}</strong></p>
     ${isNumber ? html`<${Numbers} predictions=${predictions} />` : html`<${Classes} ...${{ predictions, model }} />`}
-    ${set && html`<p>Prediction set: ${set.join(", ")}</p>`}
-    ${low && html`<${Note}>${measured}</${Note}>`}
   `;
 }
 
 function Numbers({ predictions }) {
-  const show = (value, width) => (width === undefined ? format(value) : `${format(value)} ± ${format(width)}`);
-  const rows = predictions.map(({ name, value, half_width: width }) => [name, show(value, width)]);
+  const rows = predictions.map(({ name, value }) => [name, format(value)]);
   return html`<${Table} heads=${["name", "value"]} rows=${rows} label="" />`;
 }
 
