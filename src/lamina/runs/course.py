@@ -419,13 +419,10 @@ class Course:
     def _name_checkpoint(self, error: NotFiniteError) -> NotFiniteError:
         """The error, with a lower learning rate and the last checkpoint in its advice."""
         lr = self.training.lr / 2
-        file = self.folder.checkpoint_file
         remedy = (
             f"{error.remedy} Train a new run, for example with --lr {lr:g} (in Python,"
-            f" Recipe(lr={lr:g}))."
+            f" Recipe(lr={lr:g})). The last checkpoint, {self.folder.checkpoint_file}, is intact."
         )
-        if file.exists():
-            remedy += f" The last checkpoint, {file}, is intact."
         return NotFiniteError(error.problem, remedy=remedy.lstrip())
 
     def _is_time_to_save(self) -> bool:

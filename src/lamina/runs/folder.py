@@ -153,9 +153,9 @@ class RunFolder:
 
         rows = self.read_epochs()
         if not rows:
-            names = (field.name for field in fields(Epoch) if field.name not in NOT_COLUMNS)
-            return polars.DataFrame(schema=dict.fromkeys(names, polars.Float64))
-        names = (name for row in rows for name in row if name not in NOT_NUMBERS)
+            numbers = (field.name for field in fields(Epoch) if field.name not in NOT_COLUMNS)
+            return polars.DataFrame(schema=dict.fromkeys(numbers, polars.Float64))
+        names = dict.fromkeys(name for row in rows for name in row if name not in NOT_NUMBERS)
         columns = {name: [row.get(name) for row in rows] for name in names}
         return polars.DataFrame(columns, strict=False)
 

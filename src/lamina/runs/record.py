@@ -17,7 +17,7 @@ import torch
 from lamina import __version__
 from lamina.data import Preparation
 from lamina.errors import NetError, RunError, escape, name_some
-from lamina.files import blaming, damaged
+from lamina.files import blaming
 from lamina.kernels.library import find_kernels
 from lamina.nets import Net, Shape, parse_net
 from lamina.training.device import Choice
@@ -176,11 +176,9 @@ def record_to_json(record: RunRecord) -> dict[str, Any]:
 def parse_record(values: dict[str, Any], file: str) -> RunRecord:
     """The record from :func:`record_to_json`; raises ``RunError`` if ``file`` is damaged."""
     written = values.pop("format", None)
-    if type(written) is not int:
-        raise damaged(file, f"format must be an integer, but is {written!r}")
     if written != FORMAT:
         raise RunError(
-            f"{file} has format {written}, but lamina {__version__} reads format {FORMAT}. "
+            f"{file} has format {written!r:.20}, but lamina {__version__} reads format {FORMAT}. "
             "Use the version of lamina that wrote it, or train a new run."
         )
     with blaming(file):

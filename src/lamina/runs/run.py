@@ -142,13 +142,10 @@ class Run:
     ) -> Generator[RunEvent, None, None]:
         """The events, after a remark about data, recipe, net and device."""
         dataset = data if isinstance(data, Dataset) else self.dataset
-        record = self.record
-        lines = [f"data: {record.data.name}"]
+        lines = [f"data: {self.record.data.name}"]
         if dataset is not None:
             lines = [*describe_data(dataset), *describe_reading(dataset)]
-        lines.append(f"recipe: {describe_recipe(record.recipe)}")
-        is_pretrained = native_side_px(record.timm or self.module) is not None
-        lines += describe_start(record, has_own_statistics=is_pretrained)
+        lines += [f"recipe: {describe_recipe(self.record.recipe)}", *describe_start(self)]
         first = next(events)  # which means that all checks passed
         yield Remark("\n".join(lines))
         yield first
@@ -835,9 +832,11 @@ def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
+def describe_start(run: Run) -> list[str]:
+    """What a new run trains: its net, normalization, start, device and precision."""
+    record = run.record
     lines = [f"net: {escape(record.net_name)}, {record.parameters:,} parameters"]
-    if has_own_statistics:
+    if native_side_px(record.timm or run.module) is not None:
         mean = ", ".join(f"{value:.1f}" for value in record.mean)
         std = ", ".join(f"{value:.1f}" for value in record.std)
         lines.append(f"normalization: as pretrained, mean {mean}, standard deviation {std}")

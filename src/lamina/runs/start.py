@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -85,7 +85,6 @@ from lamina.training.pretrained import (
 from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe, fit_recipe, overlay
 from lamina.training.task import task_of
 
-AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 TIMM = "timm:"
 """Prefix of names of timm nets."""
 BY_WEIGHTS: tuple[str, ...] = ("normalization", "head")
@@ -378,7 +377,6 @@ def start_run(
         )
     else:
         dataset = as_dataset(data)
-    check_learnable(dataset)
     if not isinstance(recipe, Recipe):
         recipe = drop_ignored(choice.fit(recipe, dataset.train), parts)
     return create_run(dataset, choice, recipe, parts, start, Place(Path(runs_dir), name))
@@ -532,29 +530,22 @@ def check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) ->
 
 
 def describe_record(
-    training: Training,
-    dataset: Dataset,
-    choice: NetChoice,
-    parts: Parts,
+    training: Training, dataset: Dataset, choice: NetChoice, parts: Parts
 ) -> RunRecord:
     """The content of ``run.json``, from the training that was built."""
     model = training.model
     net = model.net
     if net is not None and net.own_layers:
         net = None
-    own_module: OwnModule | None = None
-    timm: TimmNet | None = None
-    if net is None and isinstance(choice.origin, OwnModule):
-        own_module = choice.origin
-    elif net is None and isinstance(choice.origin, TimmNet):
-        timm = choice.origin
-    if own_module is not None and not own_module.file:
-        own_module = replace(own_module, digest=digest_module(model.net or model.body))
+    origin = choice.origin if net is None else None
+    if isinstance(origin, OwnModule) and not origin.file:
+        origin = replace(origin, digest=digest_module(model.net or model.body))
+    timm = origin if isinstance(origin, TimmNet) else None
     preparation = dataset.preparation
     return RunRecord(
         net_name=choice.name,
         net=net,
-        own_module=own_module,
+        own_module=origin if isinstance(origin, OwnModule) else None,
         timm=timm,
         recipe=training.recipe,
         task=model.task,
@@ -575,7 +566,7 @@ def describe_record(
     )
 
 
-def _copy(net: AnyNet) -> AnyNet:
+def _copy(net: Net | nn.Module) -> Net | nn.Module:
     try:
         return deepcopy(net)
     except Exception as error:  # any error of the module's attributes

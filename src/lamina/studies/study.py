@@ -42,7 +42,6 @@ from lamina.studies.own_code import describe_code, warn_of_names
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
-from lamina.training.pretrained import native_side_px
 from lamina.training.recipe import Recipe
 from lamina.training.threads import (
     choose_threads,
@@ -98,13 +97,7 @@ class Started(Event):
         }
 
     def __str__(self) -> str:
-        lines = describe_start(self.run.record, has_own_statistics=self.native_side_px is not None)
-        return "\n".join([*lines, f"run: {escape(str(self.run.path))}"])
-
-    @property
-    def native_side_px(self) -> int | None:
-        """The image size that a timm net was pretrained on; ``None`` for other nets."""
-        return native_side_px(self.run.record.timm or self.run.module)
+        return "\n".join([*describe_start(self.run), f"run: {escape(str(self.run.path))}"])
 
 
 def is_about_run(event: object) -> bool:

@@ -20,12 +20,12 @@ def test_a_folder_that_is_no_run_is_rejected(tmp_path):
         load_run(tmp_path)
 
 
-@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
+@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1, "one", None])
 def test_a_run_of_another_format_is_rejected(number, run):
     edit_json(run.path / "run.json", format=number, brand_new="field")
     with refuses(
-        f"{run.path}/run.json has format {number}, but lamina {__version__} reads format {FORMAT}. "
-        "Use the version of lamina that wrote it, or train a new run."
+        f"{run.path}/run.json has format {number!r}, but lamina {__version__} reads format"
+        f" {FORMAT}. Use the version of lamina that wrote it, or train a new run."
     ):
         load_run(run.path)
 
@@ -33,7 +33,6 @@ def test_a_run_of_another_format_is_rejected(number, run):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"format": "one"}, "format must be an integer, but is 'one'"),
         ({"parameters": "many"}, "run.parameters must be a whole number, got 'many'"),
         (
             {"machine": 3},
