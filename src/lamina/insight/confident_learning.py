@@ -20,8 +20,8 @@ from lamina.data.corrections import COLUMNS
 from lamina.data.splits import Split
 from lamina.errors import DataError, plural
 from lamina.insight.problems import Indices, Problem, Values, split_problems
-from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
+from lamina.shown import Shown
 from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
 from lamina.text import format_percent
 
@@ -164,7 +164,7 @@ class SplitLabels(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelIssues(ShownResult):
+class LabelIssues(Shown):
     """The labels of a data set that are worth checking, and how far to trust this list.
 
     Attributes:

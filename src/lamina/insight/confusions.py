@@ -19,8 +19,8 @@ from lamina.evaluation.intervals import (
 )
 from lamina.evaluation.outputs import Outputs
 from lamina.insight.problems import split_problems
-from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
+from lamina.shown import Shown
 from lamina.targets import SINGLE_LABEL, Targets
 from lamina.text import format_percent
 from lamina.training.task import LogitsArray, Task
@@ -74,7 +74,7 @@ class HardImage(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Confusions(ShownResult):
+class Confusions(Shown):
     """The mistakes of a model: confused classes, and the images with the largest losses.
 
     Attributes:

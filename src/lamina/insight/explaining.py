@@ -26,8 +26,8 @@ from torch import Tensor
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, NetError, suggest
 from lamina.evaluation.predictions import Prediction, check_finite, describe, make_prediction
-from lamina.insight.shown_result import ShownResult
 from lamina.markup import Markup, Table, image, wrap
+from lamina.shown import Shown
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from lamina.training.hooks import NO_TENSOR, call_order, find_path, module_paths
 from lamina.training.model import PREDICTED_PIXELS, Model, eval_mode
@@ -309,7 +309,7 @@ class AttributionMap:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(ShownResult):
+class Explanation(Shown):
     """Which pixels the prediction for an image depends on.
 
     Attributes:

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.data.images import Progress
-from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
+from lamina.shown import Shown
 from lamina.training.model import Model
 from lamina.training.prediction import predict_with_features
 from lamina.training.task import Features, Pixels
@@ -44,7 +44,7 @@ class Neighbor(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class SimilarImages(ShownResult):
+class SimilarImages(Shown):
     """The images that are most similar to an image, by the features of a model.
 
     Attributes:

@@ -19,11 +19,11 @@ from lamina.data import Images
 from lamina.data.images import Progress
 from lamina.evaluation.evaluating import score
 from lamina.insight.inspected_layers import describe_field, find_fields, list_size, name_stage
-from lamina.insight.shown_result import ShownResult
 from lamina.insight.units import memberships
 from lamina.markup import Table
 from lamina.nets.modules import Whitening
 from lamina.nets.window import Field
+from lamina.shown import Shown
 from lamina.targets import Score
 from lamina.training.hooks import activations, call_order, learned_modules
 from lamina.training.model import Model, split_pixels
@@ -66,7 +66,7 @@ class LayerProbe:
 
 
 @dataclass(frozen=True)
-class Probes(ShownResult):
+class Probes(Shown):
     """How well a linear classifier on each layer's output separates the classes.
 
     Attributes:

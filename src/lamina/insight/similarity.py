@@ -23,8 +23,8 @@ from lamina.data.duplicates import find_root, frame_rows, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import plural
 from lamina.insight.neighbors import BLOCK, find_neighbors
-from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
+from lamina.shown import Shown
 from lamina.training.task import Features, Pixels, PixelTensor
 
 Planes: TypeAlias = Float[Tensor, "n c h w"]
@@ -142,7 +142,7 @@ def group_copies(
 
 
 @dataclass(frozen=True, eq=False)
-class NearDuplicates(ShownResult):
+class NearDuplicates(Shown):
     """The near-duplicates in a data set, within and across splits.
 
     Attributes:

@@ -22,9 +22,9 @@ from lamina.insight.inspected_layers import (
     name_stage,
     read_filters,
 )
-from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.nets.window import Field, Pair
+from lamina.shown import Shown
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from lamina.text import shorten
 from lamina.training.hooks import activations, find_paths
@@ -96,7 +96,7 @@ class Unit:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerUnits(ShownResult):
+class LayerUnits(Shown):
     """The units of a layer that separate a class best, and what each responds to.
 
     Attributes:

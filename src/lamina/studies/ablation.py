@@ -13,12 +13,12 @@ from lamina.data import Dataset, Images
 from lamina.errors import NetError, RecipeError, suggest
 from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.insight.shown_result import ShownResult
-from lamina.markup import Table, card, table
+from lamina.markup import Markup, Table
 from lamina.nets import Net
 from lamina.nets.layers import LAYERS
 from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice
+from lamina.shown import Shown
 from lamina.studies.comparison import (
     Plan,
     PlannedStudy,
@@ -46,7 +46,7 @@ COUPLED = ("optimizer", "lr", "momentum")  # an optimizer has its own lr, so the
 
 
 @dataclass(frozen=True)
-class Ablation(ShownResult):
+class Ablation(Shown):
     """How much each part of a net, a recipe or custom functions contributes.
 
     Attributes:
@@ -72,9 +72,9 @@ class Ablation(ShownResult):
         rows += [(shown.a, shown.a_words, shown.words) for shown in self.comparisons]
         return ("A", "score", "compared with the whole"), rows
 
-    def _repr_html_(self) -> str:
-        figure = sketch_differences(self.comparisons)
-        return card(self.headline(), table(*self.table(), texts=self.texts), figure)
+    def figures(self) -> Sequence[Markup]:
+        """The differences with their intervals."""
+        return [sketch_differences(self.comparisons)]
 
 
 def ablate(

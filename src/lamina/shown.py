@@ -1,4 +1,4 @@
-"""How the results of analyses are printed, and shown in notebooks."""
+"""``Shown``: how every result is printed, shown in a notebook, and given as JSON."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lamina.errors import escape
-from lamina.markup import Markup, Table, card, note, short_table
+from lamina.markup import Markup, Table, card, join, note, short_table, wrap
 from lamina.text import format_table
 from lamina.values import fields_to_json
 
-PRINTED_ROWS = 20
 
-
-class ShownResult(ABC):
-    """A result that is shown as a headline, the first rows of its table, and remarks."""
+class Shown(ABC):
+    """A result that is shown as a headline, lines, the first rows of a table, and remarks."""
 
     texts: ClassVar[int] = 1  # columns of the table with text
+    printed_rows: ClassVar[int] = 20
 
     @abstractmethod
     def headline(self) -> str:
@@ -26,6 +25,10 @@ class ShownResult(ABC):
     @abstractmethod
     def table(self) -> Table:
         """The column heads and the rows."""
+
+    def lines(self) -> Sequence[str]:
+        """Sentences above the table."""
+        return ()
 
     def remarks(self) -> Sequence[str]:
         """Sentences below the table."""
@@ -41,12 +44,13 @@ class ShownResult(ABC):
 
     def __str__(self) -> str:
         heads, rows = self.table()
-        lines = [escape(self.headline())]
+        lines = [escape(self.headline()), *map(escape, self.lines())]
         if rows:
-            lines.append(format_table(heads, rows, self.texts, PRINTED_ROWS))
+            lines.append(format_table(heads, rows, self.texts, self.printed_rows))
         return "\n".join([*lines, *map(escape, self.remarks())])
 
     def _repr_html_(self) -> str:
         heads, rows = self.table()
-        table = [short_table(heads, rows, self.texts)] if rows else []
-        return card(self.headline(), *self.figures(), *table, *map(note, self.remarks()))
+        lines = [wrap("p", line) for line in self.lines()]
+        table = short_table(heads, rows, self.texts) if rows else join([])
+        return card(self.headline(), *lines, *self.figures(), table, *map(note, self.remarks()))
