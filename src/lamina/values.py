@@ -1,8 +1,8 @@
 """Dataclasses whose fields are checked against their types and ranges, and stored as JSON.
 
-Supported types: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples, dicts
-and unions of them. ``Annotated`` adds a :class:`Range`, or a text that describes the type in
-messages.
+Checked in full: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples, lists,
+dicts and unions of them. Of all other types, such as ``Callable[[int], int]``, only the class is
+checked. ``Annotated`` adds a :class:`Range`, or a text that describes the type in messages.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lamina.errors import LaminaError, find_nearest, suggest
 
 Value = TypeVar("Value")
 
-KEYWORD = inspect.Parameter.KEYWORD_ONLY
+MISMATCH = object()  # in place of a value that does not have the wanted type
 LARGEST_FLOAT = 2**1023  # integers below this are accepted where a float is expected
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
@@ -66,44 +66,44 @@ class Range:
 Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
 
-class _MismatchError(ValueError):
-    """The problem of a value, or of its part at ``path``."""
+class _InvalidError(ValueError):
+    """A value, or a part of it, is invalid; ``hint`` is a sentence for messages to the user."""
 
-    def __init__(self, problem: str, path: str = "", hint: str = "") -> None:
-        super().__init__(path + problem)
-        self.problem = problem
-        self.path = path
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
         self.hint = hint
-
-    def inside(self, part: str) -> _MismatchError:
-        return _MismatchError(self.problem, part + self.path, self.hint)
 
 
 def explain_arguments(
-    error: type[LaminaError], hint: str = "", elsewhere: Sequence[type] = ()
+    error: type[LaminaError], hint: str = ""
 ) -> Callable[[type[Value]], type[Value]]:
     """Make a dataclass raise ``error`` for wrong arguments, as it does for invalid values.
 
-    ``hint`` is added if several arguments do not match. ``elsewhere`` lists dataclasses whose
-    fields the caller may have meant.
+    ``hint`` is added if several arguments do not match.
     """
 
     def change(kind: type[Value]) -> type[Value]:
         changed: Any = kind
         init = changed.__init__
-        signature = inspect.signature(init)
-        parameters = list(signature.parameters.values())[1:]
+        signature = inspect.signature(kind)
+        names = list(signature.parameters)
+        accepts = [
+            f"{name}=" if parameter.kind is parameter.KEYWORD_ONLY else name
+            for name, parameter in signature.parameters.items()
+        ]
 
         @wraps(init)
         def checked(self: object, *by_place: object, **by_name: object) -> None:
             try:
-                signature.bind(self, *by_place, **by_name)
+                signature.bind(*by_place, **by_name)
             except TypeError as mismatch:
-                problem = _explain_unknown(by_name, parameters, elsewhere)
-                if not problem:
-                    accepts = [f"{item.name}{'=' * (item.kind is KEYWORD)}" for item in parameters]
-                    problem = f"{mismatch}. Its arguments are: {', '.join(accepts) or 'none'}."
-                    problem += f" {hint}" * bool(hint and len(by_place) + len(by_name) > 1)
+                problem = f"{mismatch}. Its arguments are: {', '.join(accepts) or 'none'}."
+                unknown = [name for name in by_name if name not in names]
+                if unknown and names:
+                    name = unknown[0]
+                    problem = f"unknown argument {reprlib.repr(name)}. {suggest(name, names)}"
+                elif hint and len(by_place) + len(by_name) > 1:
+                    problem += f" {hint}"
                 raise error(f"{kind.__name__}: {problem}") from None
             init(self, *by_place, **by_name)
 
@@ -113,28 +113,9 @@ def explain_arguments(
     return change
 
 
-def _explain_unknown(
-    arguments: Iterable[str], parameters: Sequence[inspect.Parameter], elsewhere: Sequence[type]
-) -> str:
-    """Name an argument that does not exist, and suggest another; empty if all exist."""
-    known = [parameter.name for parameter in parameters]
-    for name in arguments:
-        if name in known:
-            continue
-        advice = "It accepts no arguments."
-        if known:
-            advice = suggest(name, known)
-        for kind in elsewhere:
-            if name in _field_types(kind):
-                advice = f"It is an argument of {kind.__name__}."
-        return f"unknown argument {reprlib.repr(name)}. {advice}"
-    return ""
-
-
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:
     """Convert and check a frozen dataclass's fields, in ``__post_init__``; or raise ``error``."""
-    names = [field.name for field in dataclasses.fields(value)]
-    values = {name: getattr(value, name) for name in names}
+    values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     for name, item in check_values(type(value), values, error, prefix).items():
         object.__setattr__(value, name, item)
 
@@ -146,10 +127,9 @@ def check_values(
     checked = {}
     for name, value in values.items():
         try:
-            checked[name] = _convert(_field_types(kind)[name], value)
-        except _MismatchError as mismatch:
-            message = f"{prefix}{mismatch.inside(name)}.{mismatch.hint}"
-            raise error(message, field=name) from None
+            checked[name] = _convert(_field_types(kind)[name], value, name)
+        except _InvalidError as invalid:
+            raise error(f"{prefix}{invalid}.{invalid.hint}", field=name) from None
     return checked
 
 
@@ -161,11 +141,8 @@ def read_texts(kind: type) -> dict[str, str]:
         return {}
     texts = {}
     for field, below in itertools.pairwise(getattr(definition, "body", [])):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
-                value=ast.Constant(value=str(text))
-            ):
-                texts[name] = " ".join(text.split())
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            texts[ast.unparse(field.target)] = " ".join(ast.literal_eval(below.value).split())
     return texts
 
 
@@ -197,10 +174,7 @@ def fields_to_json(value: Any) -> dict[str, Any]:
 
 def from_json_values(kind: type[Value], values: Any, where: str) -> Value:
     """Rebuild what :func:`fields_to_json` wrote; a ``ValueError`` names the invalid part."""
-    try:
-        return cast(Value, _convert_fields(kind, values))
-    except _MismatchError as mismatch:
-        raise ValueError(str(mismatch.inside(where))) from None
+    return cast(Value, _convert_fields(kind, values, where))
 
 
 @cache
@@ -209,105 +183,107 @@ def _field_types(kind: Any) -> dict[str, Any]:
     return {field.name: types[field.name] for field in dataclasses.fields(kind)}
 
 
-def _convert(kind: Any, value: Any) -> Any:
+def _convert(kind: Any, value: Any, path: str) -> Any:
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
-    origin = get_origin(kind)
-    arguments = get_args(kind)
-    if origin is Annotated:
-        return _convert_annotated(kind, value)
-    if origin in (UnionType, Union):
-        return _convert_union(kind, value)
-    if origin is Literal:
-        for choice in arguments:
-            if type(value) is type(choice) and value == choice:
-                return value
-    if origin in (tuple, Sequence) and isinstance(value, tuple | list):
-        kinds = arguments
-        if origin is Sequence or arguments[-1] is ...:
-            kinds = arguments[:1] * len(value)
-        if len(kinds) == len(value):
-            parts = enumerate(zip(kinds, value, strict=True))
-            return tuple(_convert_part(part, item, f"[{place}]") for place, (part, item) in parts)
-    if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {key: _convert_part(arguments[1], item, f".{key}") for key, item in value.items()}
-    if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
-        return float(value)
-    if kind is Any or type(value) is kind:
-        return value
-    # bool is a subclass of int, but True is not a size: simple types must match exactly.
-    if kind not in _NOUNS and isinstance(kind, type) and isinstance(value, kind):
-        return value
-    if hasattr(kind, "from_json") and isinstance(value, Mapping):
-        try:
-            return kind.from_json(value)
-        except LaminaError as error:
-            raise _MismatchError(f": {str(error).removesuffix('.')}") from error
-    if dataclasses.is_dataclass(kind):
-        return _convert_fields(kind, value)
-    raise _expected(kind, value)
-
-
-def _convert_part(kind: Any, value: Any, part: str) -> Any:
-    try:
-        return _convert(kind, value)
-    except _MismatchError as mismatch:
-        raise mismatch.inside(part) from None
-
-
-def _convert_annotated(kind: Any, value: Any) -> Any:
-    plain_kind, *notes = get_args(kind)
-    try:
-        converted = _convert(plain_kind, value)
-    except _MismatchError as mismatch:
-        raise mismatch if mismatch.path else _expected(kind, value) from None
-    for note in notes:
-        if isinstance(note, Range) and converted not in note:
-            raise _expected(kind, value)
+    converted = _match(kind, value, path)
+    if converted is MISMATCH:
+        raise _expected(kind, value, path)
     return converted
 
 
-def _convert_union(kind: Any, value: Any) -> Any:
-    inside = None
-    for option in get_args(kind):
+def _match(kind: Any, value: Any, path: str) -> Any:
+    """The value as ``kind``, or ``MISMATCH``; raises ``_InvalidError`` for a part of it."""
+    origin = get_origin(kind)
+    arguments = get_args(kind)
+    if origin is Annotated:
+        converted = _match(arguments[0], value, path)
+        ranges = [note for note in arguments[1:] if isinstance(note, Range)]
+        if converted is MISMATCH or all(converted in allowed for allowed in ranges):
+            return converted
+        return MISMATCH
+    if origin in (UnionType, Union):
+        return _match_union(arguments, value, path)
+    if origin is Literal:
+        choices = [choice for choice in arguments if type(choice) is type(value)]
+        return value if value in choices else MISMATCH
+    if origin in (tuple, list, Sequence):
+        return _match_items(origin, arguments, value, path)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
+    if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
+        return float(value)
+    # bool is a subclass of int, but True is not a size: simple types must match exactly.
+    if kind in _NOUNS:
+        return value if type(value) is kind else MISMATCH
+    plain_kind = origin or kind
+    if kind is Any or not isinstance(plain_kind, type) or isinstance(value, plain_kind):
+        return value
+    if isinstance(value, Mapping) and hasattr(kind, "from_json"):
         try:
-            return _convert(option, value)
-        except _MismatchError as mismatch:
-            # A problem inside a value is more specific than a mismatch of the whole.
-            if mismatch.path or isinstance(value, Mapping):
-                inside = inside or mismatch
-    raise inside or _expected(kind, value)
+            return kind.from_json(value)
+        except LaminaError as error:
+            raise _InvalidError(f"{path}: {str(error).removesuffix('.')}") from error
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
+        return _convert_fields(kind, value, path)
+    return MISMATCH
 
 
-def _convert_fields(kind: Any, values: Any) -> Any:
-    types = _field_types(kind)
+def _match_union(options: Iterable[Any], value: Any, path: str) -> Any:
+    inside = None
+    for option in options:
+        try:
+            converted = _match(option, value, path)
+        except _InvalidError as invalid:
+            inside = inside or invalid
+            continue
+        if converted is not MISMATCH:
+            return converted
+    if inside:
+        raise inside
+    return MISMATCH
+
+
+def _match_items(origin: Any, kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    if not isinstance(value, tuple | list):
+        return MISMATCH
+    if origin is not tuple or kinds[-1] is ...:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        return MISMATCH
+    items = []
+    for place, (kind, item) in enumerate(zip(kinds, value, strict=True)):
+        items.append(_convert(kind, item, f"{path}[{place}]"))
+    return items if origin is list else tuple(items)
+
+
+def _convert_fields(kind: Any, values: Any, path: str) -> Any:
     if not isinstance(values, Mapping):
-        raise _expected(kind, values)
-    listed = f"; its fields are {', '.join(types)}"
+        raise _expected(kind, values, path)
+    types = _field_types(kind)
+    listed = f"its fields are {', '.join(types)}"
     for name in values:
         if name not in types:
-            raise _MismatchError(f" has no field {name!r}{listed}")
+            raise _InvalidError(f"{path} has no field {name!r}; {listed}")
     for field in dataclasses.fields(kind):
         is_needed = field.default is field.default_factory is dataclasses.MISSING
         if is_needed and field.name not in values:
-            raise _MismatchError(f" lacks the field {field.name!r}{listed}")
-    parts = {name: _convert_part(types[name], item, f".{name}") for name, item in values.items()}
+            raise _InvalidError(f"{path} lacks the field {field.name!r}; {listed}")
+    parts = {name: _convert(types[name], item, f"{path}.{name}") for name, item in values.items()}
     try:
         return kind(**parts)
     except LaminaError as error:
-        raise _MismatchError(f": {str(error).removesuffix('.')}") from error
+        raise _InvalidError(f"{path}: {str(error).removesuffix('.')}") from error
 
 
-def _expected(kind: Any, value: Any) -> _MismatchError:
+def _expected(kind: Any, value: Any, path: str) -> _InvalidError:
     *texts, last = _alternatives(kind)
-    expected = last
-    if texts:
-        expected = f"{', '.join(texts)} or {last}"
-    choices = [text.strip("'") for text in (*texts, last) if text.startswith("'")]
+    expected = f"{', '.join(texts)} or {last}" if texts else last
     hint = ""
+    choices = [text.strip("'") for text in (*texts, last) if text.startswith("'")]
     if isinstance(value, str) and (nearest := find_nearest(value, choices)):
         hint = f" Did you mean {nearest}?"
-    return _MismatchError(f" must be {expected}, got {reprlib.repr(value)}", hint=hint)
+    return _InvalidError(f"{path} must be {expected}, got {reprlib.repr(value)}", hint)
 
 
 def _alternatives(kind: Any) -> list[str]:
@@ -320,14 +296,11 @@ def _alternatives(kind: Any) -> list[str]:
     if origin is Literal:
         return [repr(choice) for choice in arguments]
     if origin is Annotated:
-        plain_kind, note, *_ = arguments
-        if isinstance(note, Range):
-            return [f"{_alternatives(plain_kind)[0]} {note}"]
-        return [note]
-    if kind in _NOUNS:
-        return [_NOUNS[kind]]
-    if origin is tuple:
+        note = arguments[1]
+        return [f"{_alternatives(arguments[0])[0]} {note}" if isinstance(note, Range) else note]
+    if origin in (tuple, list):
         return [f"a list, each item {' or '.join(_alternatives(arguments[0]))}"]
-    if hasattr(kind, "__dataclass_fields__"):
-        return [f"an object with the fields {', '.join(_field_types(kind))}"]
-    return [f"a {getattr(kind, '__name__', 'mapping')}"]
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+        return [f"an object with the fields {', '.join(names)}"]
+    return [_NOUNS.get(kind, f"a {getattr(kind, '__name__', 'mapping')}")]

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,7 +14,7 @@ import torch
 
 from lamina.data import Preparation
 from lamina.errors import DataError, LaminaError, NetError
-from lamina.nets import Conv2d, Dropout, Linear, MaxPool2d, Net
+from lamina.nets import Conv2d, Dropout, Layer, Linear, MaxPool2d, Net, Shape
 from lamina.values import Range, check_fields, from_json_values, to_json_values
 
 
@@ -126,6 +129,43 @@ def test_stored_values_are_checked_alike():
         with pytest.raises(ValueError) as rejected:
             from_json_values(Everything, values, "it")
         assert str(rejected.value).startswith(message)
+
+
+@dataclass(frozen=True, repr=False)
+class Stacked(Layer):
+    """A layer of a user, with fields that lamina does not know."""
+
+    widths: list[int]
+    scale: Callable[[float], float] = math.sqrt
+    kind: type[torch.nn.Module] = torch.nn.ReLU
+    skipped: set[int] = field(default_factory=set)
+    names: list[str] | None = None
+
+    def module(self, in_shape: Shape) -> torch.nn.Module:
+        return self.kind()
+
+
+def test_own_layers_have_fields_of_any_type():
+    layer = Stacked([8, np.int64(16)], kind=torch.nn.GELU, skipped={2}, names=["a"])
+    assert layer.widths == [8, 16]
+    assert type(layer.widths[1]) is int
+    assert (layer.scale, layer.kind, layer.skipped) == (math.sqrt, torch.nn.GELU, {2})
+    assert layer.names == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widths": 8}, "widths must be a list, each item a whole number, got 8."),
+        ({"widths": [8, "a"]}, "widths[1] must be a whole number, got 'a'."),
+        ({"widths": [], "scale": 2}, "scale must be a Callable, got 2."),
+        ({"widths": [], "kind": torch.nn.ReLU()}, "kind must be a type, got ReLU()."),
+        ({"widths": [], "skipped": [2]}, "skipped must be a set, got [2]."),
+    ],
+)
+def test_fields_of_own_layers_have_the_class_of_their_type(arguments, message):
+    with pytest.raises(NetError, match=f"^Stacked: {re.escape(message)}$"):
+        Stacked(**arguments)
 
 
 def test_layers_take_the_numbers_of_numpy():

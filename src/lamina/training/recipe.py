@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
-from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
 from lamina.markup import card, note, table
 from lamina.metrics import METRICS
@@ -127,7 +126,7 @@ DeviceName: TypeAlias = Literal[*DEVICES]  # type: ignore[valid-type]
 
 
 @document_fields
-@explain_arguments(RecipeError, elsewhere=(Preparation,))
+@explain_arguments(RecipeError)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Training settings. Immutable; ``dataclasses.replace`` returns a changed copy.
