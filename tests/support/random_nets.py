@@ -78,7 +78,7 @@ CASES = [
 ]
 
 activations = st.one_of(
-    st.sampled_from([layer for layer in EXAMPLES if layer.is_activation or layer.is_normalization]),
+    st.sampled_from([layer for layer in EXAMPLES if layer.role in ("activation", "normalization")]),
     st.builds(LeakyReLU, st.floats(0, 1)),
     st.builds(Dropout, st.floats(0, 0.99)),
     st.builds(BatchNorm, momentum=st.floats(0, 1), eps=st.floats(1e-12, 1)),

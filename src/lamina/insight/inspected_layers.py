@@ -61,9 +61,9 @@ def _find_learned(model: Model) -> dict[str, str]:
         return chosen
     shapes = model.net.shapes(model.in_shape)
     for path, layer, shape in zip(module_paths(model), model.net, shapes, strict=False):
-        if layer.parameter_count(shape) and not layer.is_normalization:
+        if layer.parameter_count(shape) and layer.role != "normalization":
             chosen[path] = path
-        elif chosen and layer.is_activation:
+        elif chosen and layer.role == "activation":
             _, learned = chosen.popitem()
             chosen[path] = learned
     return chosen

@@ -16,7 +16,7 @@ __all__ = ["GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 
 @layer_class
 class _Activation(TorchLayer):
-    is_activation = True
+    role = "activation"
 
 
 @layer_class
@@ -24,6 +24,7 @@ class ReLU(_Activation):
     """The activation max(0, x), for each number x. Keeps the shape."""
 
     example = "ReLU()"
+    meaning = "negatives become 0"
 
 
 @layer_class
@@ -35,6 +36,7 @@ class LeakyReLU(_Activation):
     """
 
     example = "LeakyReLU()"
+    meaning = "negatives × {0.negative_slope}"
 
     negative_slope: Annotated[float, Range(0, 1)] = 0.01
 
@@ -44,6 +46,7 @@ class Sigmoid(_Activation):
     """The activation 1 / (1 + exp(-x)), between 0 and 1. Keeps the shape."""
 
     example = "Sigmoid()"
+    meaning = "numbers become 0 to 1"
 
 
 @layer_class
@@ -51,6 +54,7 @@ class Tanh(_Activation):
     """The activation tanh(x), between -1 and 1. Keeps the shape."""
 
     example = "Tanh()"
+    meaning = "numbers become -1 to 1"
 
 
 @layer_class
@@ -61,6 +65,7 @@ class GELU(_Activation):
     """
 
     example = "GELU()"
+    meaning = "a smooth ReLU"
 
 
 @layer_class
@@ -71,6 +76,7 @@ class SiLU(_Activation):
     """
 
     example = "SiLU()"
+    meaning = "a smooth ReLU"
 
 
 @layer_class
@@ -81,7 +87,8 @@ class Softmax(Layer):
     """
 
     example = "Softmax()"
-    is_activation = True
+    meaning = "numbers become probabilities"
+    role = "activation"
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
         """Unchanged for images; the whole image for vectors, whose sum includes every number."""

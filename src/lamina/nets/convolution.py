@@ -49,6 +49,7 @@ class Conv2d(Layer):
     """
 
     example = "Conv2d(32, 3, padding='same')"
+    meaning = "{0.out_channels} filters of {0.window}"
 
     out_channels: Whole
     kernel_size: Size
@@ -138,18 +139,23 @@ class Whiten(DerivedLayer):
     """
 
     example = "Whiten()"
+    meaning = "fixed filters of {0.window}"
 
     kernel_size: Size = 2
     stride: Size = 1
 
+    @property
+    def window(self) -> Window:
+        return Window(as_pair(self.kernel_size), as_pair(self.stride))
+
     def counterpart(self, in_shape: Shape) -> Conv2d:
         channels, *_ = require_image(self, in_shape)
-        kernel_size = as_pair(self.kernel_size)
-        slide(self, Window(kernel_size, as_pair(self.stride)), in_shape)
-        return Conv2d(2 * math.prod(kernel_size) * channels, kernel_size, stride=self.stride)
+        slide(self, self.window, in_shape)
+        filters = 2 * math.prod(self.window.kernel_size) * channels
+        return Conv2d(filters, self.kernel_size, stride=self.stride)
 
     def module(self, in_shape: Shape) -> nn.Conv2d:
         from lamina.nets.modules import Whitening
 
         channels, *_ = require_image(self, in_shape)
-        return Whitening(channels, as_pair(self.kernel_size), as_pair(self.stride))
+        return Whitening(channels, self.window.kernel_size, self.window.stride)

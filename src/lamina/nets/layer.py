@@ -6,7 +6,7 @@ import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 from lamina.errors import NetError
 from lamina.nets.window import Field, Pair, Window
@@ -46,8 +46,10 @@ class Layer(ABC):
 
     example: ClassVar[str] = ""
     """A typical layer of this class, written in Python, for the studio and the tests."""
-    is_normalization: ClassVar[bool] = False
-    is_activation: ClassVar[bool] = False
+    meaning: ClassVar[str] = ""
+    """What the layer does, in a few words, for the studio; ``{0.p}`` is its argument ``p``."""
+    role: ClassVar[Literal["", "activation", "normalization", "regularization"]] = ""
+    """What the layer does after a layer with weights; empty for other layers."""
 
     def __post_init__(self) -> None:
         check_fields(self, NetError, f"{type(self).__name__}: ")

@@ -28,6 +28,7 @@ class Flatten(Layer):
     """
 
     example = "Flatten()"
+    meaning = "a list of all numbers"
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return (math.prod(in_shape),)
@@ -56,6 +57,7 @@ class Linear(Layer):
     """
 
     example = "Linear(100)"
+    meaning = "{0.out_features} units, each sees all numbers"
 
     out_features: Whole
     _: KW_ONLY
@@ -103,6 +105,7 @@ Call net.with_outputs(10) for 10.
     """
 
     example = "Output()"
+    meaning = "one unit for each class, label or number"
 
     units: Whole | None = None
 

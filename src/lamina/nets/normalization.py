@@ -37,7 +37,8 @@ class BatchNorm(Layer):
     """
 
     example = "BatchNorm()"
-    is_normalization = True
+    meaning = "rescales channels"
+    role = "normalization"
 
     _: KW_ONLY
     momentum: Annotated[float, Range(0, 1)] = 0.1

@@ -64,6 +64,7 @@ class MaxPool2d(_Pool):
     """
 
     example = "MaxPool2d(2)"
+    meaning = "largest of each window of {0.window}"
 
 
 @layer_class
@@ -85,6 +86,7 @@ class AvgPool2d(_Pool):
     """
 
     example = "AvgPool2d(2)"
+    meaning = "mean of each window of {0.window}"
 
 
 @layer_class
@@ -116,6 +118,7 @@ class GlobalAvgPool(_GlobalPool):
     """
 
     example = "GlobalAvgPool()"
+    meaning = "mean of each channel"
 
 
 @layer_class
@@ -127,3 +130,4 @@ class GlobalMaxPool(_GlobalPool):
     """
 
     example = "GlobalMaxPool()"
+    meaning = "largest of each channel"

@@ -23,5 +23,7 @@ class Dropout(TorchLayer):
     """
 
     example = "Dropout(0.5)"
+    meaning = "sets a fraction of {0.p} to 0 at random"
+    role = "regularization"
 
     p: Annotated[float, Range(0, below=1)] = 0.5

@@ -53,6 +53,7 @@ class Residual(Layer):
     """
 
     example = "Residual(Conv2d(32, 3, padding='same'), BatchNorm(), ReLU())"
+    meaning = "adds its input to its output"
 
     layers: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] = ()

@@ -61,6 +61,14 @@ class Window:
     padding: Pair | Literal["same"] = (0, 0)
     dilation: Pair = (1, 1)
 
+    def __str__(self) -> str:
+        height_px, width_px = self.kernel_size
+        down, across = self.stride
+        size = f"{height_px}×{width_px} px"
+        if down == across == 1:
+            return size
+        return f"{size}, step {down}" if down == across else f"{size}, step {down}×{across}"
+
     @property
     def span(self) -> Pair:
         """The size of the window from first to last pixel, including the gaps of a dilation."""

@@ -62,6 +62,8 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
             parsed.append(layer)
             card["text"] = repr(layer)
             card["name"] = type(layer).__name__
+            card["meaning"] = layer.meaning.format(layer)
+            card["role"] = layer.role
             card["arguments"] = _list_arguments(layer)
             if in_shape is None or problem:
                 continue

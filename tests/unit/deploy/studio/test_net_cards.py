@@ -26,9 +26,22 @@ def test_every_layer_can_be_added_and_edited():
         (card,) = show_net([layer["text"]], None, None)["cards"]
         assert card["name"] == layer["name"]
         assert layer["meaning"] and not layer["meaning"].endswith(".")
+        assert card["meaning"] and "{" not in card["meaning"]
         if card["arguments"] is not None:
             arguments = ", ".join(f"{one['name']}={one['value']}" for one in card["arguments"])
             assert repr(parse_net(f"{card['name']}({arguments})")[0]) == card["text"]
+
+
+def test_a_card_has_the_meaning_and_role_of_its_layer():
+    texts = ["Whiten(2)", "Conv2d(8, (3, 5), stride=2)", "LeakyReLU(0.2)", "Dropout(0.25)"]
+    cards = show_net(texts, (3, 32, 32), 10)["cards"]
+    assert [card["meaning"] for card in cards] == [
+        "fixed filters of 2×2 px",
+        "8 filters of 3×5 px, step 2",
+        "negatives × 0.2",
+        "sets a fraction of 0.25 to 0 at random",
+    ]
+    assert [card["role"] for card in cards] == ["", "", "activation", "regularization"]
 
 
 def test_an_error_is_at_the_card_that_causes_it():

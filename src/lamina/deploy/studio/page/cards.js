@@ -23,36 +23,7 @@ const ARGUMENTS = {
   momentum: ["Momentum", "Weight of the newest batch in the running averages."],
   eps: ["Epsilon", "Added to the variance, so that nothing is divided by 0."],
 };
-// What a layer does, in a few words; the value of an argument is `of.NAME`.
-const MEANINGS = {
-  Conv2d: (of) => `${of.out_channels} filters of ${square(of.kernel_size)}${step(of.stride)}`,
-  Whiten: (of) => `fixed filters of ${square(of.kernel_size)}${step(of.stride)}`,
-  Linear: (of) => `${of.out_features} units, each sees all numbers`,
-  Output: () => (state.preview?.kind === "regression" ? "one unit for each number" : "one unit for each class"),
-  Flatten: () => "a list of all numbers",
-  BatchNorm: () => "rescales channels",
-  Dropout: (of) => `drops ${Number((100 * of.p).toFixed(1))} % at random`,
-  MaxPool2d: (of) => `largest of each ${square(of.kernel_size)}`,
-  AvgPool2d: (of) => `mean of each ${square(of.kernel_size)}`,
-  GlobalMaxPool: () => "largest of each channel",
-  GlobalAvgPool: () => "mean of each channel",
-  ReLU: () => "negatives become 0",
-  LeakyReLU: (of) => `negatives × ${of.negative_slope}`,
-  GELU: () => "a smooth ReLU",
-  SiLU: () => "a smooth ReLU",
-  Sigmoid: () => "numbers become 0 to 1",
-  Tanh: () => "numbers become -1 to 1",
-  Softmax: () => "numbers become probabilities",
-  Residual: () => "adds its input to its output",
-};
-
-const square = (size) => (/^\d+$/.test(size) ? `${size}×${size}` : size.replace(/^\((\d+), (\d+)\)$/, "$1×$2"));
-const step = (stride) => (stride === "1" ? "" : `, step ${stride}`);
-
-function describe(card) {
-  const values = Object.fromEntries((card.arguments ?? []).map(({ name, value }) => [name, value]));
-  return MEANINGS[card.name]?.(values);
-}
+const nameArgument = (argument) => ARGUMENTS[argument]?.[0] ?? argument.replaceAll("_", " ");
 
 // The words of the studio about a kind of layer.
 function explain(kind) {
@@ -116,7 +87,7 @@ export function Cards({ cards }) {
 function Card({ card, place }) {
   const { id, name = card.text, shape = [] } = card;
   const empty = card.arguments?.find((argument) => !argument.value && !argument.default);
-  const problem = empty ? `${ARGUMENTS[empty.name][0]} must be a whole number, such as 32.` : card.problem;
+  const problem = empty ? `${nameArgument(empty.name)} must be a whole number, such as 32.` : card.problem;
   const [channels, ...sides] = shape; // or the length of a vector
   const isOpen = state.openCard === id;
   const drag = ({ dataTransfer }) => dataTransfer.setData(DRAGGED, String(place));
@@ -134,7 +105,7 @@ function Card({ card, place }) {
       <button type="button" id=${`card-${id}`} aria-expanded=${isOpen} aria-keyshortcuts="Delete"
         onClick=${toggle} onKeyDown=${press}>
         <span class="place">${place + 1}</span>
-        <span class="what"><strong>${name}</strong> <span class="note">${!problem && describe(card)}</span></span>
+        <span class="what"><strong>${name}</strong> <span class="note">${!problem && card.meaning}</span></span>
         <span class="size">${shape.length > 0 && [...sides, channels].map(count).join("×")}</span>
         <span class="drawing" aria-hidden="true">${drawing && html`<${Units} ...${drawing} />`}</span>
       </button>
@@ -184,7 +155,7 @@ function Arguments({ card }) {
 // A field that shows what is typed until it loses the focus.
 function Argument({ card, id, name, value, default: usual }) {
   const [typed, setTyped] = useState(null);
-  const [label, help] = ARGUMENTS[name] ?? [name.replaceAll("_", " "), ""];
+  const help = ARGUMENTS[name]?.[1] ?? "";
   const choices = /^(True|False)$/.test(usual) ? ["True", "False"] : [];
   const isUnset = value === usual && (choices.length || usual === "None");
   const type = (text) => {
@@ -192,7 +163,7 @@ function Argument({ card, id, name, value, default: usual }) {
     setArgument(card, name, text);
   };
   return html`<div onFocusOut=${() => setTyped(null)}>
-    <${Field} id=${id} field=${{ label, help, choices }} placeholder=${usual}
+    <${Field} id=${id} field=${{ label: nameArgument(name), help, choices }} placeholder=${usual}
       value=${typed ?? (isUnset ? "" : value.replace(/^'(.*)'$/, "$1"))} isWrong=${!value && !usual} onInput=${type} />
   </div>`;
 }

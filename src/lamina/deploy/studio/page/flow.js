@@ -4,14 +4,14 @@ import { count, plain } from "./parts.js";
 import { html, useRef } from "./preact.js";
 import { state } from "./store.js";
 
-const MARKS = /ReLU|GELU|SiLU|Sigmoid|Tanh|Softmax|BatchNorm|Dropout/; // lines behind their block
 const [HEIGHT, LETTER, GAP] = [84, 5.5, 3]; // of blocks, of a letter, and between blocks
 
-// Blocks of a layer and the marks after it; in lists of equal ones that follow each other.
+// Blocks of a layer and the layers with a role after it, which are lines behind the block.
+// Each list has equal blocks that follow each other.
 function group(cards) {
   const blocks = [];
   for (const card of cards) {
-    if (MARKS.test(card.name) && blocks.length) blocks.at(-1).push(card);
+    if (card.role && blocks.length) blocks.at(-1).push(card);
     else blocks.push([card]);
   }
   const describe = (block) => JSON.stringify(block.map(({ name, shape }) => [name, shape]));
