@@ -29,8 +29,8 @@ class Listing(NamedTuple):
 class Listed:
     """The images that are used, in order, with their splits and labels, and those left out."""
 
-    def __init__(self, files: Files, encoded: str | None = None) -> None:
-        self.files, self.encoded = files, encoded
+    def __init__(self, files: Files) -> None:
+        self.files = files
         self.label_reason, self.target_names = files.label_reason, files.target_names
         self._used = files.frame.filter(pl.col("reason").is_null())
 

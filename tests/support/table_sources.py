@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +20,7 @@ from lamina.data.sources import rows, table
 from lamina.data.sources.class_folders import scan_folder
 from lamina.data.sources.listing import Arrays, TablePart
 from lamina.data.sources.npz import open_npz
-from lamina.data.sources.parquet import spool_table
+from lamina.data.sources.parquet import spool_images
 from support.image_sources import ImageSet
 from support.listed import Listed
 
@@ -31,17 +31,17 @@ def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
 
 
 def scan_table(path: Path, preparation: Preparation) -> Listed:
-    scanned = rows.scan_table(path, *find_parts(path), preparation)
-    return Listed(scanned.files, scanned.encoded)
+    files, _ = rows.scan_table(path, *find_parts(path), preparation)
+    return Listed(files)
 
 
 def spool(listed: Listed, folder: Path) -> Listed:
-    frame = spool_table(listed.files.frame, listed.encoded, folder)
-    return Listed(replace(listed.files, frame=frame))
+    return Listed(spool_images(listed.files, folder))
 
 
 def state_of_table(path: Path, preparation: Preparation) -> str:
-    return rows.scan_table(path, *find_parts(path), preparation).state
+    _, state = rows.scan_table(path, *find_parts(path), preparation)
+    return state
 
 
 def scan_text(

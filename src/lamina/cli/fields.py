@@ -31,6 +31,7 @@ class PreparationFields(Given):
         "fold": arg(metavar="K/N"),
         "labels_from": arg(metavar="FILE..."),
     }
+    types: ClassVar = {"group_from": str, "labels_from": tuple[str, ...]}  # not their contents
 
 
 BY_RECIPE = (

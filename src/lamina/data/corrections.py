@@ -12,8 +12,9 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool
 
-from lamina.data.option_files import describe_unknown, name_file, read_pairs, read_text
-from lamina.data.preparation import Preparation
+from lamina.data.groups import read_groups
+from lamina.data.option_files import describe_unknown, read_pairs
+from lamina.data.preparation import Pairs, Preparation, is_group_file
 from lamina.errors import DataError, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Targets, kind_of
 from lamina.text import guard
@@ -26,8 +27,8 @@ ADVICE = (
     " nothing."
 )
 Place: TypeAlias = tuple[int, int]  # column and value of a label
-Table: TypeAlias = tuple[str, Sequence[tuple[str, str]]]
-"""A file: its name in messages, and its entries, a label or ``EXCLUDE`` for each image."""
+Table: TypeAlias = tuple[str, Pairs]
+"""The name of a file in messages, and its entries: an image and its label, or ``EXCLUDE``."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,17 @@ def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
     A run then does not depend on the files, and columns and rows without effect do not change the
     data set.
     """
-    tables = read_corrections(preparation)
-    contents = [format_rows([("image", "correct"), *entries]) for _, entries in tables]
+    tables: list[Table] = []
+    for table in preparation.labels_from:
+        if isinstance(table, str):
+            tables.append((table, _read_corrections(table)))
+        else:
+            tables.append(("The file of --labels-from", table))
     rule = preparation.group_from
-    if rule and rule.lower().endswith(".csv"):
-        rule = read_text(rule, "group_from")
-    return tables, replace(preparation, labels_from=tuple(contents), group_from=rule)
+    if isinstance(rule, str) and is_group_file(rule):
+        rule = read_groups(rule)
+    contents = tuple(entries for _, entries in tables)
+    return tables, replace(preparation, labels_from=contents, group_from=rule)
 
 
 def format_rows(rows: Sequence[Sequence[str | None]]) -> str:
@@ -121,24 +127,18 @@ def format_rows(rows: Sequence[Sequence[str | None]]) -> str:
     return text.getvalue()
 
 
-def read_corrections(preparation: Preparation) -> list[Table]:
-    """Read the files of a preparation; raises ``DataError`` if one cannot be used."""
-    return [_read_table(file) for file in preparation.labels_from]
-
-
-def _read_table(path: str) -> Table:
-    file = name_file(path, "labels_from")
-    pairs = read_pairs(path, "labels_from", "correct", ADVICE)
-    entries = [(image, label) for image, label in pairs if label]
+def _read_corrections(file: str) -> Pairs:
+    pairs = read_pairs(file, "labels_from", "correct", ADVICE)
+    entries = tuple((image, label) for image, label in pairs if label)
     if not entries:
         raise DataError(
             f"{file} has no entry in the column correct, so it changes nothing. {ADVICE}"
         )
-    return file, entries
+    return entries
 
 
 def _find_places(
-    file: str, entries: Sequence[tuple[str, str]], labels: Mapping[str, Place]
+    file: str, entries: Pairs, labels: Mapping[str, Place]
 ) -> dict[str, dict[str, Place | None]]:
     """The labels that a table gives each image, with their places; ``None`` excludes the image."""
     places_of: defaultdict[str, dict[str, Place | None]] = defaultdict(dict)

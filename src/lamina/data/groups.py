@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from lamina.data.option_files import describe_unknown, name_file, read_pairs
+from lamina.data.option_files import describe_unknown, read_pairs
+from lamina.data.preparation import Pairs
 from lamina.errors import DataError, plural
 from lamina.targets import BINARY, SINGLE_LABEL, Targets, kind_of
 
 
-def find_groups(names: Sequence[str], rule: str) -> list[str]:
-    """The groups by the rule of ``Preparation.group_from``; ``DataError`` if an image has none."""
-    if "\n" in rule or rule.lower().endswith(".csv"):
-        return _read_groups(names, rule)
+def find_groups(names: Sequence[str], rule: str | Pairs) -> list[str]:
+    """The groups by ``Preparation.group_from``; ``DataError`` if a rule gives an image none."""
+    if not isinstance(rule, str):
+        return _look_up(names, dict(rule))
     kind, _, detail = rule.partition(":")
     groups = [_find_group(name, kind, detail) for name in names]
     missing = [name for name, group in zip(names, groups, strict=True) if not group]
@@ -40,20 +41,23 @@ def _find_group(name: str, kind: str, detail: str) -> str:
     return (match and match[1]) or ""
 
 
-def _read_groups(names: Sequence[str], file: str) -> list[str]:
-    """The groups in a CSV file; each image that it does not name forms its own group."""
-    name = name_file(file, "group_from")
-    rows = read_pairs(file, "group_from", "group", "Correct the first line.")
-    groups = dict(rows)
-    if not groups or "" in (*groups, *groups.values()):
+def read_groups(file: str) -> Pairs:
+    """The images and groups in a CSV file."""
+    pairs = read_pairs(file, "group_from", "group", "Correct the first line.")
+    if not pairs or not all(image and group for image, group in pairs):
         raise DataError(
-            f"{name} must have an image and a group in each row, and at least one row. Complete it."
+            f"{file} must have an image and a group in each row, and at least one row. Complete it."
         )
+    return pairs
+
+
+def _look_up(names: Sequence[str], groups: Mapping[str, str]) -> list[str]:
+    """The group of each image; each that is not listed forms its own group."""
     if unknown := describe_unknown(sorted(groups.keys() - {*names}), names):
         count = plural(len(unknown), "image that is", "images that are")
         raise DataError(
-            f"{name} names {count} not in the data set; the first is {unknown[0]}. Use paths in the"
-            f" data set, such as {names[0]}."
+            f"The file of --group-from (in Python, group_from) names {count} not in the data set;"
+            f" the first is {unknown[0]}. Use paths in the data set, such as {names[0]}."
         )
     return [groups.get(name, name) for name in names]
 

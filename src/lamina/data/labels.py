@@ -12,7 +12,6 @@ import polars as pl
 from jaxtyping import Bool, Float32
 
 from lamina.data.preparation import Preparation
-from lamina.data.sources.columns import find_column_kind
 from lamina.data.sources.frames import leave_out_gaps
 from lamina.data.sources.listing import LABEL, Files
 from lamina.errors import DataError, plural
@@ -82,19 +81,17 @@ def joins_labels(preparation: Preparation) -> bool:
 
 
 def _find_task(columns: Mapping[str, pl.Series], preparation: Preparation) -> KindName:
-    kinds = {column: _kind_of(values) for column, values in columns.items()}
     if len(columns) > 1:
-        return _find_joint_task(kinds)
+        return _find_joint_task(columns)
     ((column, values),) = columns.items()
-    kind = kinds[column]
-    if preparation.label_separator or kind == "list":
+    if preparation.label_separator or isinstance(values.dtype, pl.List):
         return "multi-label"
-    if kind == "truth":
+    if values.dtype == pl.Boolean:
         return "binary"
-    if kind == "number":
-        return "regression"
-    if kind != "text":
-        return "single-label" if values.n_unique() <= most_classes(len(values)) else "regression"
+    if values.dtype.is_numeric():
+        are_whole = (values == values.floor()).all()
+        are_few = values.n_unique() <= most_classes(len(values))
+        return "single-label" if are_whole and are_few else "regression"
     if values.str.contains(NUMBER).all() and values.str.contains(",", literal=True).any():
         raise DataError(
             f"Column {column!r} has numbers such as {values[0]!r}, which may have decimal marks or"
@@ -109,27 +106,23 @@ def _find_task(columns: Mapping[str, pl.Series], preparation: Preparation) -> Ki
     return "multi-label" if find_separator(values) else "single-label"
 
 
-def _find_joint_task(kinds: Mapping[str, str]) -> KindName:
-    distinct = set(kinds.values())
-    if distinct <= {"truth", "zero or one"}:
+def _find_joint_task(columns: Mapping[str, pl.Series]) -> KindName:
+    others = [column for column, values in columns.items() if not values.dtype.is_numeric()]
+    truths = [
+        column
+        for column, values in columns.items()
+        if values.dtype == pl.Boolean
+        or (column not in others and ((values == 0) | (values == 1)).all())
+    ]
+    if len(truths) == len(columns):
         return "multi-label"
-    if distinct <= {"zero or one", "whole", "number"}:
+    if not others:
         return "regression"
-    others = [column for column, kind in kinds.items() if kind in ("text", "list", "truth")]
     raise DataError(
         "Several label columns must all contain 0 and 1, or all contain numbers; of"
-        f" {_quote(kinds)}, {_quote(others)} contain something else.",
+        f" {_quote(columns)}, {_quote(others)} contain something else.",
         CHOOSE_COLUMN,
     )
-
-
-def _kind_of(values: pl.Series) -> str:
-    kind = find_column_kind(values.dtype)
-    if kind != "number":
-        return kind
-    if values.dtype.is_float() and (values != values.floor()).any():
-        return "number"
-    return "zero or one" if ((values == 0) | (values == 1)).all() else "whole"
 
 
 def find_separator(values: pl.Series) -> str | None:

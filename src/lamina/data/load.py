@@ -268,8 +268,6 @@ def read_dataset(
     progress: Progress | None,
 ) -> Dataset:
     """Load or decode a data set."""
-    # before it is replaced by its content, so that messages name the file
-    rule = preparation.group_from
     corrections, preparation = contain_files(preparation)
     name, key, opened, drawn = _open(source, preparation)
 
@@ -279,8 +277,7 @@ def read_dataset(
 
         show = progress or (lambda *_: None)
         listing = opened.read(folder, show)
-        reading = replace(drawn, group_from=rule)
-        dataset = build_dataset(listing, name, reading, corrections, folder, show)
+        dataset = build_dataset(listing, name, drawn, corrections, folder, show)
         (folder / "spool").unlink(missing_ok=True)
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
         return dataset

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from lamina.data.preparation import Pairs
 from lamina.errors import DataError
 from lamina.text import unguard
 
@@ -15,33 +16,24 @@ SEPARATORS = ";\t,"
 ROWS_EXAMINED = 20
 
 
-def read_text(file: str, option: str) -> str:
-    """Read ``file``, or return it if it contains a newline; the text ends with a newline."""
-    if "\n" in file:
-        return file
+def read_rows(file: str, option: str) -> list[list[str]]:
+    """The non-empty rows of a CSV file; commas, semicolons or tabs separate its cells."""
     if not file:
         raise DataError(
             f"{_flag(option)} is empty, but must name a file. Pass a file, or leave it out."
         )
     try:
-        return Path(file).expanduser().read_bytes().decode("utf-8-sig") + "\n"
+        text = Path(file).expanduser().read_bytes().decode("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
             f"Cannot read {file} for {_flag(option)} (in Python, {option}): {reason}. Check the"
             " path; the text must be UTF-8 (in Excel: CSV UTF-8)."
         ) from None
-
-
-def read_rows(file: str, option: str) -> list[list[str]]:
-    """The non-empty rows of a CSV file or text; commas, semicolons or tabs separate its cells."""
-    text = read_text(file, option)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=find_separator(text)))
     except csv.Error as error:
-        raise DataError(
-            f"{name_file(file, option)} is not a CSV file: {error}. Save it again as CSV UTF-8."
-        ) from None
+        raise DataError(f"{file} is not a CSV file: {error}. Save it again as CSV UTF-8.") from None
     return [list(map(unguard, row)) for row in rows if any(map(str.strip, row))]
 
 
@@ -55,22 +47,17 @@ def find_separator(text: str) -> str:
     return max(even or SEPARATORS, key=lambda mark: (widths[mark][0], max(widths[mark])))
 
 
-def read_pairs(file: str, option: str, column: str, advice: str) -> list[tuple[str, str]]:
+def read_pairs(file: str, option: str, column: str, advice: str) -> Pairs:
     """The images in a CSV file with their cells in ``column``; ``advice`` ends error messages."""
     head, *rows = read_rows(file, option) or [[]]
     columns = [cell.strip().lower() for cell in head]
     if [columns.count(name) for name in ("image", column)] != [1, 1]:
         raise DataError(
-            f"{name_file(file, option)} has the columns {', '.join(head) or '(none)'}; it must have"
-            f" image and {column}. {advice}"
+            f"{file} has the columns {', '.join(head) or '(none)'}; it must have image and"
+            f" {column}. {advice}"
         )
     named = (dict(zip(columns, row, strict=False)) for row in rows)
-    return [(row.get("image", ""), row.get(column, "").strip()) for row in named]
-
-
-def name_file(file: str, option: str) -> str:
-    """The name of a file in messages; for content that a run stores, the option."""
-    return f"The file of {_flag(option)}" if "\n" in file else file
+    return tuple((row.get("image", ""), row.get(column, "").strip()) for row in named)
 
 
 def describe_unknown(images: Sequence[str], names: Iterable[str]) -> list[str]:

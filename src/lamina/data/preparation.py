@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from lamina.errors import DataError
 from lamina.targets import KindName
@@ -13,6 +13,8 @@ from lamina.values import Fraction, Range, check_fields, document_fields, explai
 
 Resize = Literal["crop", "pad", "stretch"]
 LabelFrom = Literal["folder", "parent", "filename"]
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+"""The content of a CSV file: pairs of an image and its cell in another column."""
 
 
 @document_fields
@@ -62,7 +64,7 @@ class Preparation:
     group_column: str | None = None
     """table column that contains the group of each image, such as its patient; lamina keeps each
     group in one split"""
-    group_from: str | None = None
+    group_from: Annotated[str | Pairs | None, "a rule or a file"] = None
     """where the group of each image comes from, if not from a column: parent (the name of its
     folder), stem:_ (its file name up to the last _, or up to another text), regex:PATTERN (the text
     in the first pair of parentheses, matched in its path in the data set), or a .csv file with the
@@ -74,7 +76,7 @@ class Preparation:
     resample_seed: Annotated[int, Range(0)] | None = None
     """draw as many training images as there are, with replacement, using this random seed, as
     lamina compare --resample-train does; if images are grouped, draw whole groups"""
-    labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
+    labels_from: Annotated[tuple[str | Pairs, ...], "a list of files"] = ()
     """CSV files of corrections, as lamina data labels --output writes them: the column correct
     contains the correct label, exclude to leave out the image, or nothing to keep its label"""
 
@@ -86,7 +88,8 @@ class Preparation:
                 " label_separator='|'."
             )
         self.folds()
-        check_rule(self.group_from)
+        if isinstance(self.group_from, str):
+            _check_rule(self.group_from)
         if self.group_column is not None and self.group_from is not None:
             raise DataError(
                 "group_column and group_from both define the groups of images. Use only one of"
@@ -121,11 +124,9 @@ class Preparation:
         return changed
 
 
-def check_rule(rule: str | None) -> None:
+def _check_rule(rule: str) -> None:
     """Raise ``DataError`` unless images can be grouped by this rule."""
-    # or the content of such a file
-    is_file = rule is not None and ("\n" in rule or rule.lower().endswith(".csv"))
-    if rule is None or is_file or rule == "parent" or re.fullmatch("stem:.+", rule):
+    if is_group_file(rule) or rule == "parent" or re.fullmatch("stem:.+", rule):
         return
     expected = "expected parent, stem:_ (or another text), regex:PATTERN, or a .csv file"
     kind, _, pattern = rule.partition(":")
@@ -140,3 +141,8 @@ def check_rule(rule: str | None) -> None:
             " regex:(patient[0-9]+)"
         )
     raise DataError(f"group_from is {rule!r}; {expected}.")
+
+
+def is_group_file(rule: str) -> bool:
+    """Whether ``group_from`` names a file."""
+    return rule.lower().endswith(".csv")

@@ -16,18 +16,18 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts kilobyte
 MEASURE_TABLE = """
 import resource, sys
 from pathlib import Path
-from lamina.data.sources.parquet import spool_table
+from lamina.data.sources.parquet import spool_images
 from lamina.data.preparation import Preparation
 from lamina.data.sources.rows import scan_table
 from lamina.data.sources.table import find_parts
 def scan(path):
     return scan_table(path, *find_parts(path), Preparation())
-files, _, column = scan(Path("warm.parquet"))
-spool_table(files.frame, column, Path("."))
+files, _ = scan(Path("warm.parquet"))
+spool_images(files, Path("."))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-files, _, column = scan(Path("large.parquet"))
+files, _ = scan(Path("large.parquet"))
 scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-spool_table(files.frame, column, Path("."))
+spool_images(files, Path("."))
 print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -16,7 +16,7 @@ from PIL import Image
 from lamina.cli.output import save_table
 from lamina.data import Dataset, Preparation, load_data
 from lamina.data.cache import cache_folder
-from lamina.data.corrections import COLUMNS, contain_files, read_corrections
+from lamina.data.corrections import COLUMNS, contain_files
 from lamina.data.load import find_prepared
 from lamina.errors import DataError, LaminaWarning
 from lamina.text import guard
@@ -103,8 +103,8 @@ def test_any_name_comes_back(tmp_path_factory, names):
     for prefix in ("", "'", "=", "''+"):
         file = tmp_path_factory.mktemp("names") / "table.csv"
         save_table(file, [("image", "correct"), *((prefix + name, "a") for name in names)])
-        ((_, rows),) = read_corrections(Preparation(labels_from=(str(file),)))
-        assert rows == [(prefix + name, "a") for name in names]
+        ((_, rows),), _ = contain_files(Preparation(labels_from=(str(file),)))
+        assert rows == tuple((prefix + name, "a") for name in names)
 
 
 def test_excluded_images_are_left_out_and_splits_stay(pets):
@@ -286,8 +286,7 @@ def test_names_are_contained_as_they_are(tmp_path, name):
     cell = guard(name).replace('"', '""')
     (tmp_path / "table.csv").write_text(f'image,correct\n"{cell}",dog\n')  # as a spreadsheet saves
     _, contained = contain_files(Preparation(labels_from=(str(tmp_path / "table.csv"),)))
-    ((_, rows),) = read_corrections(contained)
-    assert rows == [(name, "dog")]
+    assert contained.labels_from == (((name, "dog"),),)
 
 
 def test_a_class_called_exclude_is_ambiguous(pets):

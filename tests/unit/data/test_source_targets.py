@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lamina.data import Preparation, Problem
 from lamina.data.labels import leave_out_unlabeled, read_targets
-from lamina.data.sources.frames import add_problems, list_values
+from lamina.data.sources.frames import add_problems, clean_column
 from lamina.data.sources.listing import LABEL, Files
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -34,7 +34,10 @@ def read(labels: dict[str, list], target_names=None, **options) -> Reading:
 
 def list_labels(labels: dict[str, list], target_names=None) -> Files:
     count = len(next(iter(labels.values())))
-    columns = {LABEL + name: list_values(values) for name, values in labels.items()}
+    columns = {
+        LABEL + name: clean_column(pl.Series(values, strict=False))
+        for name, values in labels.items()
+    }
     names = [f"{number}.png" for number in range(count)]
     frame = pl.DataFrame({"name": names, "file": [b""] * count, **columns})
     return Files(add_problems(frame, ()), "the test", target_names)

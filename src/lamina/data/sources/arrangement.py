@@ -140,43 +140,49 @@ def _read_class() -> pl.Expr:
 def find_layout(
     folders: Mapping[str, int], source: Path, preparation: Preparation
 ) -> Mapping[str, Split | None]:
-    """The splits of the top-level folders; empty if these are classes.
+    """The splits of the top-level folders; empty if these are classes; ``DataError`` if unclear.
 
-    The first rule that applies decides:
-
-    1. ``--splits`` names the splits.
-    2. All folders have words of splits in their names, each split once, and folders in them: they
-       are splits.
-    3. ``--label-from folder``: they are classes.
-    4. Words of splits, folders that share their subfolders, and one folder of folders that holds
-       most images are ambiguous: ``DataError``, unless ``--label-from`` says where classes are.
-    5. They are classes.
+    The first rule that applies decides.
     """
     label_from = preparation.label_from
     subfolders = _find_subfolders(folders)
+    words = find_splits(subfolders)
+    splits = [split for split in words.values() if split]
+    are_all_named = len(words) == len(subfolders) and len(splits) == len(set(splits)) > 0
+    have_classes = any(subfolders.values()) or label_from == "filename"
+    in_splits = {name for top, split in words.items() if split for name in subfolders[top]}
+    unlabeled = sorted(name for name, split in find_splits(in_splits).items() if split is None)
+    # The user names the splits.
     if preparation.splits:
         return _read_splits(preparation.splits, subfolders, source)
-    words = find_splits(subfolders)
-    counts = Counter(split for split in words.values() if split)
-    is_deep = any(subfolders.values()) or label_from == "filename"
-    are_splits = is_deep and len(words) == len(subfolders) and set(counts.values()) == {1}
-    inside = {name for top, names in subfolders.items() if words.get(top) for name in names}
-    unlabeled = [name for name, split in find_splits(inside).items() if split is None]
-    if are_splits and (label_from or not unlabeled):
+    # Each folder is another split, as in train/cat, test/cat.
+    if are_all_named and have_classes and (label_from or not unlabeled):
         return words
+    # The user says that the outermost folders are the classes.
     if label_from == "folder":
         return {}
+    # A split holds images without a class, as in train/cat, train/unlabeled.
+    if are_all_named and have_classes:
+        raise _refuse(source, f"its splits contain {name_some(unlabeled)}")
+    # The user says where the classes are, and a folder may be named after a medical test.
+    if label_from and set(splits) <= {"test"} and None not in words.values():
+        return {}
+    # Only some folders are named after splits, or two after one, as in train, train2.
     unclear = sorted(words)
-    if label_from is None:
-        unclear = unclear or _find_sharing(subfolders) or _find_nested(folders, subfolders)
-    elif not {"train", "val", None} & set(words.values()):
-        unclear = []
+    # Folders share their subfolders, as in 2023/cat, 2024/cat.
+    if not (unclear or label_from):
+        unclear = _find_sharing(subfolders)
+    # One folder holds class folders and most images, as in data/cat, extra.
+    if not (unclear or label_from):
+        unclear = _find_nested(folders, subfolders)
     if unclear:
-        problem = f"its folders {name_some(unclear)} may be splits, classes or neither"
-        if are_splits:
-            problem = f"its splits contain {name_some(sorted(unlabeled))}"
-        raise DataError(f"{source} is ambiguous: {problem}. {LAYOUT}", ADVICE)
+        folders_named = name_some(unclear)
+        raise _refuse(source, f"its folders {folders_named} may be splits, classes or neither")
     return {}
+
+
+def _refuse(source: Path, problem: str) -> DataError:
+    return DataError(f"{source} is ambiguous: {problem}. {LAYOUT}", ADVICE)
 
 
 def _find_subfolders(folders: Iterable[str]) -> dict[str, set[str]]:

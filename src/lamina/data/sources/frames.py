@@ -38,17 +38,6 @@ def leave_out_gaps(frame: pl.DataFrame, name: str, column: str) -> pl.DataFrame:
     return frame.with_columns(reason=pl.coalesce("reason", gap))
 
 
-def list_values(values: Sequence[object]) -> pl.Series:
-    """A column of text, numbers, booleans or lists of text."""
-    return clean_column(pl.Series([_show_value(value) for value in values], strict=False))
-
-
-def _show_value(value: object) -> object:
-    if isinstance(value, str):
-        return show_name(value)
-    return [show_name(item) for item in value] if isinstance(value, list) else value
-
-
 def clean_column(values: pl.Series) -> pl.Series:
     """A column with null for NaN and empty text, and lists of text without nulls."""
     if isinstance(values.dtype, pl.List | pl.Array):

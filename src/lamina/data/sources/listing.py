@@ -48,6 +48,7 @@ class Files:
     label_reason: str
     target_names: Sequence[str] | None = None  # in the order of the source
     kind: KindName | None = None  # if the source determines it
+    encoded: str | None = None  # the column of images, if they are in the table
     problems: Sequence[Problem] = ()  # more files that are left out
 
     @cached_property

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ import polars as pl
 
 from lamina.data.decoding import IMAGE_LIMIT_BYTES
 from lamina.data.sources.columns import ERRORS, Table
-from lamina.data.sources.listing import readable
+from lamina.data.sources.listing import Files, readable
 from lamina.errors import DataError
 
 # Rows are read in batches: the first of FIRST_ROWS, the next of about BATCH_BYTES.
@@ -31,16 +32,18 @@ def read_parquet_table(path: Path) -> Table:
     return Table(path, frame, rows, _class_names(metadata.get("huggingface")))
 
 
-def spool_table(frame: pl.DataFrame, column: str, folder: Path) -> pl.DataFrame:
+def spool_images(files: Files, folder: Path) -> Files:
     """Copy the images in a column of tables into ``folder/spool``; keeps unique names."""
+    assert files.encoded is not None  # noqa: S101
     in_table = pl.col("file").is_not_null()
-    others = frame.filter(~in_table)
-    frame = frame.filter(in_table)
+    others = files.frame.filter(~in_table)
+    frame = files.frame.filter(in_table)
     batches: list[pl.DataFrame] = []
     with (folder / "spool").open("wb") as spool:
         for file in frame["file"].unique(maintain_order=True):
             path = Path(os.fsdecode(file))
-            batches += [_copy_images(batch, spool) for batch in _read_images(path, column)]
+            images = _read_images(path, files.encoded)
+            batches += [_copy_images(batch, spool) for batch in images]
     places = pl.concat(batches)
     if places.height != frame.height:
         raise DataError(f"{path} changed while lamina was reading it. Try again.")
@@ -62,7 +65,7 @@ def spool_table(frame: pl.DataFrame, column: str, folder: Path) -> pl.DataFrame:
         if not (names.has_nulls() or names.is_duplicated().any()):
             frame = frame.with_columns(name=pl.when(used).then(path_in_table).otherwise("name"))
             break
-    return pl.concat([others, frame.drop("path")])
+    return replace(files, frame=pl.concat([others, frame.drop("path")]))
 
 
 def _read_images(path: Path, column: str) -> Iterator[pl.DataFrame]:

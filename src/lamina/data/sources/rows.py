@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -22,7 +22,7 @@ from lamina.data.sources.class_folders import is_image_path, stat_file, walk_fil
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
 from lamina.data.sources.frames import add_problems, leave_out_gaps, list_problems
 from lamina.data.sources.listing import LABEL, Files, Source, TablePart, mark_state, show_name
-from lamina.data.sources.parquet import read_parquet_table, spool_table
+from lamina.data.sources.parquet import read_parquet_table, spool_images
 from lamina.data.sources.text_table import read_text_table
 from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError, name_some, plural
@@ -36,14 +36,6 @@ IMAGES: dict[str, Any] = {
 }
 
 
-class Scanned(NamedTuple):
-    """A table's images, a digest of its state, and the column of images that it contains."""
-
-    files: Files
-    state: str
-    encoded: str | None  # None if the table has paths
-
-
 def open_parts(
     path: Path,
     parts: Sequence[TablePart],
@@ -51,12 +43,10 @@ def open_parts(
     preparation: Preparation,
 ) -> Source:
     """Open a table that consists of these files."""
-    files, state, encoded = scan_table(path, parts, problems, preparation)
+    files, state = scan_table(path, parts, problems, preparation)
 
     def read(folder: Path, _: Progress) -> Files:
-        if encoded is None:
-            return files
-        return replace(files, frame=spool_table(files.frame, encoded, folder))
+        return spool_images(files, folder) if files.encoded else files
 
     return Source(state, read)
 
@@ -66,7 +56,7 @@ def scan_table(
     parts: Sequence[TablePart],
     problems: Sequence[Problem],
     preparation: Preparation,
-) -> Scanned:
+) -> tuple[Files, str]:
     """List a table, with a digest of its state."""
     digest = hashlib.blake2b(digest_size=16)
     frames: list[pl.DataFrame] = []
@@ -92,11 +82,8 @@ def scan_table(
     digest.update(repr(list_problems(frame)).encode())
     plural_ending = "s" if others else ""
     reason = f"column{plural_ending} {', '.join(map(repr, columns.labels))}"
-    files = Files(frame, reason, target_names=class_names.pop())
-    encoded = None
-    if table.kinds[columns.image] == "bytes":
-        encoded = columns.image
-    return Scanned(files, digest.hexdigest(), encoded)
+    encoded = columns.image if table.kinds[columns.image] == "bytes" else None
+    return Files(frame, reason, class_names.pop(), encoded=encoded), digest.hexdigest()
 
 
 def _read_table(path: Path, preparation: Preparation) -> Table:
