@@ -120,6 +120,81 @@ def test_a_writer_killed_anywhere_leaves_the_old_or_the_new(tmp_path):
     print(f"{len(found)} kills, {left} of them left a file beside")
 
 
+CREATE_AT_EVERY_LINE = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from lamina import files
+from lamina.errors import RunError
+from lamina.runs import start
+from lamina.runs.run import load_run
+
+def signal_at(number, sign):
+    seen = 0
+    def trace(frame, event, _):
+        nonlocal seen
+        if frame.f_code.co_filename not in (files.__file__, start.__file__):
+            return None
+        seen += event == "line"
+        if seen == number and event == "line":
+            os.kill(os.getpid(), sign)
+        return trace
+    return trace
+
+def create(runs_dir, creator):
+    try:
+        start.create_folder(
+            runs_dir,
+            replace(record, command=(creator,)),
+            name="run",
+            files={"initial.safetensors": creator.encode()},
+        )
+    except RunError as error:
+        assert "already exists" in str(error), error
+        return False
+    return True
+
+record = load_run(sys.argv[1]).record
+sign = signal.Signals[sys.argv[2]]
+creators = []
+while True:
+    runs_dir = Path(f"{len(creators)}")
+    child = os.fork()
+    if child == 0:
+        sys.settrace(signal_at(len(creators) + 1, sign))
+        os._exit(0 if create(runs_dir, "first") else 1)
+    status = os.waitpid(child, os.WUNTRACED)[1]
+    if status == 0:
+        break
+    is_second = create(runs_dir, "second")
+    if sign == signal.SIGSTOP:
+        os.kill(child, signal.SIGCONT)
+        status = os.waitpid(child, 0)[1]
+        assert is_second == (os.waitstatus_to_exitcode(status) == 1), len(creators)
+    creator = "second" if is_second else "first"
+    assert load_run(runs_dir / "run").record.command == (creator,)
+    assert (runs_dir / "run" / "initial.safetensors").read_text() == creator
+    creators.append(creator)
+print(" ".join(creators))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
+@pytest.mark.parametrize("sign", ["SIGSTOP", "SIGKILL"])
+def test_of_two_processes_that_create_a_run_one_does_so_and_one_that_is_killed_does_not(
+    sign, tmp_path
+):
+    run, _ = start(tmp_path)
+    done = forking.run(run.path, sign, code=CREATE_AT_EVERY_LINE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    creators = done.stdout.split()
+    assert len(creators) >= 50
+    assert set(creators) == {"first", "second"}
+    if sign == "SIGKILL":
+        assert creators == sorted(creators, reverse=True)
+    print(f"{len(creators)} lines of code")
+
+
 LOCK = """
 import sys
 from pathlib import Path

@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -35,7 +35,14 @@ from lamina.errors import (
     suggest,
     warn,
 )
-from lamina.files import check_name, sync_folder, write_atomically, write_json
+from lamina.files import (
+    LockedError,
+    check_name,
+    lock_folder,
+    sync_folder,
+    write_atomically,
+    write_json,
+)
 from lamina.nets import Net, Shape, parse_net
 from lamina.runs.folder import INITIAL_FILE, SPLITS_FILE, RunFolder, find_difference
 from lamina.runs.record import (
@@ -584,13 +591,16 @@ def create_folder(
     dataset: Dataset | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Create a run's folder. ``run.json`` is written last: a folder without it is no run."""
+    """Create a run's folder. ``run.json`` is written last: a folder without it is no run.
+
+    A lock keeps other processes from a folder that is being filled.
+    """
     check_name(name)
     start = f"{record.created[:10]}-{shorten_net_name(record.net_name)}"
     numbers = itertools.count(1)
-    with making_runs(runs_dir):
+    with making_runs(runs_dir), ExitStack() as stack:
         path = runs_dir / (name or f"{start}-{next(numbers)}")
-        while not _take_folder(path, is_named=name is not None):
+        while not _take_folder(path, stack, is_named=name is not None):
             if name is not None:
                 raise RunError(
                     f"The run {path} already exists.",
@@ -613,15 +623,20 @@ def create_folder(
     return path
 
 
-def _take_folder(path: Path, *, is_named: bool) -> bool:
-    """Create a folder; one with this name is taken if a process was killed while it created it."""
+def _take_folder(path: Path, stack: ExitStack, *, is_named: bool) -> bool:
+    """Create and lock a folder; one that a killed process was creating is taken, too."""
     try:
         path.mkdir(parents=True)
     except FileExistsError:
         rest = {SPLITS_FILE, INITIAL_FILE}
         names = [file.name for file in path.iterdir()] if path.is_dir() else ["a file"]
-        return is_named and all(name in rest or name.startswith(".") for name in names)
-    return True
+        if not is_named or any(name not in rest and name[0] != "." for name in names):
+            return False
+    try:
+        stack.enter_context(lock_folder(path))
+    except LockedError:  # another process is creating this run
+        return False
+    return not RunFolder(path).record_file.exists()  # or has created it meanwhile
 
 
 @contextmanager

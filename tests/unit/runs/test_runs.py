@@ -145,7 +145,11 @@ def test_a_loaded_model_gives_the_same_logits_bit_for_bit(run, training):
         assert torch.equal(loaded(batch), training.model.eval()(batch))
     assert not loaded.training
     assert (loaded.net, loaded.task) == (training.model.net, training.model.task)
-    assert sorted(file.name for file in run.path.iterdir()) == ["model.safetensors", "run.json"]
+    assert sorted(file.name for file in run.path.iterdir()) == [
+        ".lock",
+        "model.safetensors",
+        "run.json",
+    ]
 
 
 def test_an_own_module_is_loaded_into_a_body_of_the_caller(tmp_path):

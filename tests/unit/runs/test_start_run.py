@@ -111,7 +111,7 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
     # numbers allow neither
     assert (run.record.recipe.label_smoothing, run.record.recipe.flip) == (0.0, "off")
     assert run.record.data.source == "shapes-pose"
-    assert {file.name for file in run.path.iterdir()} == {"run.json"}  # nothing is trained
+    assert {file.name for file in run.path.iterdir()} == {".lock", "run.json"}  # nothing is trained
 
 
 @pytest.mark.parametrize(
