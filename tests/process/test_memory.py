@@ -117,3 +117,27 @@ print(alone, count_fitting())
     assert done.returncode == 0, done.stderr
     alone, mapped = map(int, done.stdout.split())
     assert mapped > 0.8 * alone
+
+
+def test_a_score_of_many_classes_needs_no_memory_for_each_class_and_image(tmp_path):
+    script = """
+from pathlib import Path
+import torch
+from lamina.evaluation.scores import measure
+from lamina.training.task import Columns
+
+def read_peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+images, classes = 20_000, 400
+truth = torch.arange(images)[:, None] % classes == torch.arange(classes)
+columns = Columns(truth, truth.roll(1, dims=1) | truth)
+few = Columns(columns.scores[:, :2], columns.chosen[:, :2])
+measure("balanced_accuracy", few, truth[:, :2])
+before = read_peak()
+measure("balanced_accuracy", columns, truth)
+print((read_peak() - before) // 10**6)
+"""
+    done = run_script(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 20  # in MB; influences for each class and image are 64 MB

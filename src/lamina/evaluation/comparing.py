@@ -140,9 +140,10 @@ def compare_arrays(
     images = first.shape[-1]
     names = []
     if groups is not None:
-        names = np.ravel(np.asarray(groups)).astype(np.str_).tolist()
-        if not {*names}.isdisjoint(("", "nan", "None")):
+        values = np.ravel(np.asarray(groups, object)).tolist()
+        if any(map(_is_missing, values)):
             raise DataError("An image has no group. Give it one, if necessary for itself alone.")
+        names = [str(value) for value in values]
     fits = first.shape == second.shape and first.ndim == 2 and images > 1
     if not fits or (groups is not None and len(names) != images):
         raise DataError(
@@ -161,6 +162,11 @@ def compare_arrays(
     metric = "accuracy" if np.isin(both, (0, 1)).all() else "score"
     numbers = number_groups(names)
     return compare_tables(ScoreTables(tables, metric, "test", numbers), margin, 1 - level)[0]
+
+
+def _is_missing(group: object) -> bool:
+    """Whether it is empty text, ``None`` or NaN, also NumPy's and pandas'."""
+    return not group if isinstance(group, str) else str(group) in ("None", "nan", "NaT", "<NA>")
 
 
 def compare_tables(

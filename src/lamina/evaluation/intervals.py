@@ -73,7 +73,11 @@ def matched_interval(better: int, worse: int, total: int, level: float = LEVEL) 
     return Interval(max(difference - half_width, -1.0), min(difference + half_width, 1.0))
 
 
-def influence_interval(value: float, influences: Float64[Tensor, " n"]) -> Interval | None:
+def influence_interval(
+    value: float,
+    influences: Float64[Tensor, " n"],
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval | None:
     """The 95 % interval of a metric on n images, by Student's t; ``None`` for one image."""
     # Influences are the derivatives of the metric by the weight of each image. Their squares sum to
     # its variance: the infinitesimal jackknife (Efron, The Jackknife, the Bootstrap and Other
@@ -84,7 +88,8 @@ def influence_interval(value: float, influences: Float64[Tensor, " n"]) -> Inter
     half_width = t_quantile(count - 1) * math.sqrt(
         float(influences.square().sum()) * count / (count - 1)
     )
-    return Interval(value - half_width, value + half_width)
+    low, high = bounds
+    return Interval(max(value - half_width, low), min(value + half_width, high))
 
 
 def number_groups(groups: Sequence[str]) -> Groups | None:
@@ -139,28 +144,37 @@ def measure_design_effect(
     return max(len(values) / count_independent(fraction, influences, len(influences)), 1.0)
 
 
-def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], int]]) -> Interval:
-    """The 95 % interval of a mean of fractions, from values, influences and numbers of images.
+class MeanOfFractions:
+    """The 95 % interval of a mean of fractions, which are added one after another.
 
     For one accuracy, it is Wilson's interval; for a balanced accuracy, it combines Wilson's
     intervals of the recalls. Each fraction gets Wilson's interval for the number of images at which
     a proportion has its variance (:func:`count_independent`). The intervals are combined with their
     correlations (MOVER: Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702).
     """
-    steps = torch.zeros(2, len(fractions[0][1]), dtype=torch.float64)
-    squares = torch.zeros(2, dtype=torch.float64)
-    for value, influences, count in fractions:
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._steps = torch.zeros(2, 1, dtype=torch.float64)
+        self._squares = torch.zeros(2, dtype=torch.float64)
+
+    def add(self, value: float, influences: Float64[Tensor, " n"], count: int) -> None:
+        """Add a fraction of ``count`` images, with the influences of all images or groups."""
+        self._values.append(value)
         variance = float(influences.square().sum())
         images = count_independent(value, influences, count)
         interval = wilson_interval(value * images, images)
         widths = torch.tensor([value - interval.low, interval.high - value], dtype=torch.float64)
         if min(variance, value * (1 - value)) > ROUNDING:
-            steps += widths[:, None] * influences / math.sqrt(variance)
+            self._steps = self._steps + widths[:, None] * influences / math.sqrt(variance)
         else:
-            squares += widths.square()
-    mean = statistics.fmean(value for value, *_ in fractions)
-    down, up = ((squares + steps.square().sum(dim=1)).sqrt() / len(fractions)).tolist()
-    return Interval(max(mean - down, 0.0), min(mean + up, 1.0))
+            self._squares += widths.square()
+
+    def interval(self) -> Interval:
+        mean = statistics.fmean(self._values)
+        squares = self._squares + self._steps.square().sum(dim=1)
+        down, up = (squares.sqrt() / len(self._values)).tolist()
+        return Interval(max(mean - down, 0.0), min(mean + up, 1.0))
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> MeanInterval:

@@ -13,11 +13,11 @@ from torch import Tensor
 from lamina.evaluation.intervals import (
     Groups,
     Interval,
-    combine_fractions,
+    MeanOfFractions,
     influence_interval,
     sum_by_group,
 )
-from lamina.metrics import METRICS, Part
+from lamina.metrics import METRICS
 from lamina.training.task import Columns, Truth
 
 CALIBRATION_BINS = 15
@@ -107,7 +107,7 @@ def measure(
 ) -> Measured | None:
     """A metric of predictions; ``None`` if it is undefined.
 
-    The interval comes from :func:`combine_fractions`; for regression, Student's interval by the
+    The interval comes from :class:`MeanOfFractions`; for regression, Student's interval by the
     infinitesimal jackknife (:func:`influence_interval`). It counts groups if there are any.
     """
     known = METRICS[metric]
@@ -117,22 +117,30 @@ def measure(
         slices = [slice(None)]
     elif known.columns == "last":
         slices = slices[-1:]
-    parts: list[Part] = []
+    fractions = MeanOfFractions()
+    total = torch.zeros(len(truth), dtype=torch.float64)
+    measured: list[float] = []
+    counts: list[int] = []
     for place in slices:
         part = known.measure(values[:, place], truth[:, place])
-        if part is not None:
-            count = _count_units(part[2], truth[:, place], groups)
-            parts.append((*part[:2], count))
-    if not parts:
+        if part is None:
+            continue
+        value, influences, images = part
+        count = _count_units(images, truth[:, place], groups)
+        total += influences
+        measured.append(value)
+        counts.append(count)
+        if known.is_fraction:
+            fractions.add(value, sum_by_group(influences, groups), count)
+    if not measured:
         return None
-    value = sum(part[0] for part in parts) / len(parts)
-    influences = torch.stack([part[1] for part in parts]).mean(dim=0)
-    interval = influence_interval(value, sum_by_group(influences, groups))
+    mean = sum(measured) / len(measured)
+    influences = total / len(measured)
     if known.is_fraction:
-        clusters = [(value, sum_by_group(rows, groups), count) for value, rows, count in parts]
-        interval = combine_fractions(clusters)
-    step = 1 / min(part[2] for part in parts) / len(parts)
-    return Measured(value, influences, interval, step)
+        interval: Interval | None = fractions.interval()
+    else:
+        interval = influence_interval(mean, sum_by_group(influences, groups), known.bounds)
+    return Measured(mean, influences, interval, 1 / min(counts) / len(counts))
 
 
 def _count_units(count: int, truth: Truth, groups: Groups | None) -> int:

@@ -14,12 +14,15 @@ from lamina.deploy.confidence import check_confidence_threshold, is_rejected
 from lamina.errors import DataError, RunError
 from lamina.evaluation.calibration import (
     Calibration,
+    calibrate,
     fit_temperatures,
     judge_predictions,
     measure_rejection,
 )
+from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import make_prediction
 from lamina.evaluation.scores import calibration_error, calibration_floor, find_bins
+from lamina.training.recipe import Aim
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 CLASSES = SingleLabel(("a", "b", "c"), (0.4, 0.3, 0.3))
@@ -119,6 +122,36 @@ def test_bins_and_rejections_are_counted():
     }
     assert (kept[0.9].coverage, kept[0.9].accuracy) == (0.6, pytest.approx(2 / 3))
     assert (kept[0.99].coverage, kept[0.99].accuracy) == (0.0, None)
+
+
+OTHER_KIND = np.tile([True, False, False], (60, 1))
+ONE_NAN = np.zeros((60, 3), np.float32)
+ONE_NAN[59, 2] = np.nan
+
+
+@pytest.mark.parametrize("aim", [None, Aim("recall", 0.9)])
+@pytest.mark.parametrize(
+    ("task", "logits", "targets"),
+    [
+        (CLASSES, np.zeros((60, 3), np.float32), OTHER_KIND),
+        (LABELS, np.zeros((60, 3), np.float32), np.arange(60) % 3),
+        (LABELS, np.zeros((60, 3), np.float32), np.zeros((60, 3), bool)),
+        (LABELS, ONE_NAN, OTHER_KIND),
+    ],
+    ids=["labels for classes", "classes for labels", "no labels", "NaN"],
+)
+def test_outputs_that_cannot_calibrate_the_model_are_left_out(task, logits, targets, aim):
+    outputs = Outputs("val", logits, targets, tuple(map(str, range(60))))
+    assert calibrate(task, outputs, aim) is None
+
+
+def test_labels_of_which_some_are_absent_are_calibrated():
+    generator = np.random.default_rng(4)
+    targets = OTHER_KIND & (generator.random((60, 1)) < 0.5)
+    logits = (generator.normal(size=(60, 3)) + 2 * targets).astype(np.float32)
+    outputs = Outputs("val", logits, targets, tuple(map(str, range(60))))
+    calibration = calibrate(LABELS, outputs, None)
+    assert calibration == Calibration("val", 60, fit_temperatures(LABELS, logits, targets))
 
 
 @pytest.mark.parametrize("temperatures", [(0.0,), (float("nan"),), (99.0,)])

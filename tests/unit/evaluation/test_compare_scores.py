@@ -104,6 +104,9 @@ def test_booleans_are_accuracies_and_other_numbers_are_scores():
         ({"b": np.full((2, 5), math.nan)}, r"A score is NaN or infinite"),
         ({"a": np.zeros((2, 1)), "b": np.zeros((2, 1))}, "with at least 2 images,"),
         ({"groups": [1] * 5}, "All images are in one group"),
+        ({"groups": ["a", "b", "", "a", "b"]}, r"An image has no group\. Give it one"),
+        ({"groups": ["a", "b", None, "a", "b"]}, r"An image has no group\. Give it one"),
+        ({"groups": [1.0, 2.0, math.nan, 1.0, 2.0]}, r"An image has no group\. Give it one"),
         ({"margin": 0}, r"level is 0\.95 and margin 0\. Use a level from 0\.5"),
         ({"level": 95}, r"level is 95 and margin None"),
     ],
@@ -112,6 +115,14 @@ def test_what_cannot_be_compared_is_refused(changed, message):
     values = {"a": np.ones((2, 5)), "b": np.zeros((2, 5)), **changed}
     with pytest.raises(DataError, match=message):
         compare_scores(values.pop("a"), values.pop("b"), **values)
+
+
+def test_groups_may_be_called_nan_and_none():
+    first, second = np.random.default_rng(5).random((2, 4, 60)) < 0.8
+    names = np.array(["nan", "None", "NaN"]).repeat(20)
+    comparison = compare_scores(first, second, groups=names.tolist())
+    assert comparison.groups == 3
+    assert comparison == compare_scores(first, second, groups=names)
 
 
 def test_files_are_compared_on_the_command_line(workplace):

@@ -197,6 +197,18 @@ def test_a_perfect_score_on_few_images_has_a_wide_interval(metric):
     assert 0.7 < found.interval.low < 0.9
 
 
+def test_the_interval_of_an_error_starts_at_0_and_of_r2_ends_at_1():
+    errors = torch.tensor([[0.0], [0.0], [0.0], [10.0]], dtype=torch.float64)
+    truth = torch.zeros_like(errors)
+    found = measure("mean_absolute_error", Columns(errors, errors), truth)
+    assert (found.value, found.interval.low) == (2.5, 0.0)
+    assert found.interval.high == pytest.approx(2.5 + 3.182 * 2.5, abs=0.01)  # t(3) times 5 / √4
+    truth = torch.arange(5.0, dtype=torch.float64)[:, None]
+    almost = truth + torch.tensor([[0.0], [0.0], [0.3], [0.0], [0.0]])
+    found = measure("r2", Columns(almost, almost), truth)
+    assert found.interval.low < found.value < found.interval.high == 1
+
+
 UNDEFINED = [
     (
         Binary(("cat?",), (0.5,), metric="auc"),
