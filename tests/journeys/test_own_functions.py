@@ -82,7 +82,7 @@ def test_a_study_whose_function_was_changed_is_refused(tmp_path):
 def test_an_ablation_shows_each_part_in_text_and_in_a_notebook(tmp_path):
     whole = Variant("own", "Flatten(), Linear(4), ReLU(), Output(),epochs=1", parts=Parts(halve))
     result = ablate(
-        whole, DATA, without=["ReLU"], each=True, seeds=2, runs_dir=tmp_path, progress=False
+        whole, DATA, without=["ReLU", "loss"], seeds=2, runs_dir=tmp_path, progress=False
     )
     names = ["without ReLU", "without loss halve"]
     assert [comparison.a for comparison in result.comparisons] == names

@@ -8,7 +8,6 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from lamina.cli.fields import StudyOptions
-from lamina.cli.options import Flag
 from lamina.cli.terminal import Terminal
 
 
@@ -27,25 +26,19 @@ class Options(StudyOptions):
     in cnn:best,epochs=5"""
     without: Annotated[tuple[str, ...], arg(metavar="PART...")] = ()
     """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their
-    defaults, such as flip"""
-    each: Flag = False
-    """reset each setting of the recipe that differs from its default, except epochs; optimizer, lr
-    and momentum are reset together"""
+    defaults, such as flip; lr and momentum are reset with optimizer"""
 
 
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli import study_session
-    from lamina.studies.ablation import find_settings, read_ablation, remove_parts
+    from lamina.studies.ablation import read_ablation, remove_parts
     from lamina.studies.comparison import FIGURE, plan_study
 
     plan = study_session.read_plan(options)
     (source,) = study_session.find_sources([options.net], options)
     dataset = study_session.load_study_data([source], options, terminal)
     ((_, whole),) = study_session.plan_experiments([source], dataset, terminal)
-    without = list(options.without)
-    if options.each:
-        without += find_settings(whole, source)
-    experiments = remove_parts(source, whole, without)
+    experiments = remove_parts(source, whole, options.without)
     planned = plan_study(options.runs_dir, options.name, experiments, plan)
     status = study_session.train_study(planned, terminal, options.jobs)
     if status:

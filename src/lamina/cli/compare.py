@@ -11,9 +11,8 @@ from lamina.cli.options import Flag
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 
-PAIRS = ("seeds", "time", "until_decided", "folds", "resample_train")
 RUNS = ("data", "name", "device", "jobs", "preparation")
-"""Options about the pairs to train, and about their runs."""
+"""Options about runs to train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class Options(StudyOptions):
 
     a: Positional[str]
     """a run, or a net as in lamina train; a recipe follows after a colon, settings after commas, as
-    in cnn:best,lr=0.01; or an .npz or .csv file with the scores of any method by seed and image"""
+    in cnn:best,lr=0.01"""
     b: Positional[str]
     """the reference, as A"""
     until_decided: Flag = False
@@ -39,7 +38,6 @@ class Options(StudyOptions):
 
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli import study_session
-    from lamina.cli.score_files import are_score_files, compare_files
     from lamina.studies.comparison import (
         FIGURE,
         are_stored,
@@ -52,12 +50,6 @@ def run(options: Options, terminal: Terminal) -> int:
     if options.until_decided:
         refuse(options, "--until-decided sets the number of seeds.", "seeds", "time", "folds")
     plan = study_session.read_plan(options)
-    if are_score_files([options.a, options.b]):
-        reason = "Scores in files are compared as they are."
-        refuse(options, reason, *PAIRS, *RUNS)
-        comparison = compare_files([options.a, options.b], plan.margin)
-        study_session.print_comparison(comparison, terminal)
-        return 0
     sources = study_session.find_sources([options.a, options.b], options)
     if are_stored(sources, plan) and not options.until_decided:
         reason = (

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from tyro.conf import arg
 
-from lamina.cli.options import Device, Flag, Jobs, Json, RunsFolder, TrainingData
+from lamina.cli.options import Device, Jobs, Json, RunsFolder, TrainingData
 from lamina.cli.parsing import Given
 from lamina.data.preparation import Preparation
 from lamina.metrics import METRICS
@@ -97,9 +97,6 @@ class StudyOptions(SharedOptions):
     folds: int | None = None
     """for small data sets: train on all but one of N parts of train and val, evaluate on this one,
     and do so for each part; --seeds is then the number of seeds for each part (default: 1)"""
-    resample_train: Flag = False
-    """draw the training images of each seed with replacement, so that the interval is about new
-    training images, too; scores are lower, because 63 % of the images are drawn"""
     margin: float | None = None
     """largest difference that counts as equal (default: 0.005; regression: 1 % of the score of B
     or, for ablate, of the whole net)"""

@@ -35,7 +35,7 @@ def read_plan(options: StudyOptions) -> Plan:
     seconds = None
     if options.time is not None:
         seconds = read_seconds("--time", options.time)
-    pairing = Pairing(options.folds, options.resample_train)
+    pairing = Pairing(options.folds)
     plan = Plan(options.seeds, seconds, options.margin, pairing)
     check_pairs(plan)
     return plan

@@ -1,10 +1,9 @@
-"""Data sets made from one: with a fold held out, or with training images that are drawn anew."""
+"""Data sets made from one, with a fold held out."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,11 +19,9 @@ FEW_IMAGES = 300  # fewer make a score uncertain by over 5 points
 
 
 def select_images(dataset: Dataset, preparation: Preparation) -> Dataset:
-    """The data set with the fold and the training images that a preparation asks for."""
+    """The data set with the fold that a preparation asks for."""
     if folds := preparation.folds():
         dataset = hold_out(dataset, *folds)
-    if preparation.resample_seed is not None:
-        dataset = resample_train(dataset, preparation.resample_seed)
     return dataset
 
 
@@ -83,37 +80,6 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     )
 
 
-def resample_train(dataset: Dataset, seed: int) -> Dataset:
-    """Draw as many training images as there are, with replacement: a bootstrap of ``train``.
-
-    Each class keeps its number of images. Of grouped images, whole groups are drawn.
-    """
-    present = dataset.preparation.resample_seed
-    if present is not None:
-        raise DataError(
-            f"The training images of {dataset.name} are drawn with seed {present} already. Leave"
-            " out --resample-seed (in Python, resample_seed)."
-        )
-    train = dataset.train
-    generator = np.random.default_rng(seed)
-    if train.groups:
-        members = _find_members(train.groups)
-        drawn = [members[place] for place in generator.integers(0, len(members), len(members))]
-    else:
-        strata = _find_members([str(stratum) for stratum in train.kind.strata(train.targets)])
-        drawn = [generator.choice(rows, len(rows)) for rows in strata]
-    places = np.sort(np.concatenate(drawn))
-    state = f"{dataset.fingerprint} drawn {places.tolist()}"
-    count = f"{len(np.unique(places)):,} of {len(train):,}"
-    return replace(
-        dataset,
-        fingerprint=hashlib.blake2b(state.encode(), digest_size=16).hexdigest(),
-        train=train.take(places),
-        split_rule=f"{count} training images drawn with replacement; {dataset.split_rule}",
-        preparation=replace(dataset.preparation, resample_seed=seed),
-    )
-
-
 def _take(pool: Images, places: Integer[np.ndarray, " m"], dataset: Dataset) -> Images:
     """Take images of the pool, in its order, with their pixels in ``train`` and ``val``."""
     pixels = np.empty((len(places), *dataset.train.pixels.shape[1:]), np.uint8)
@@ -124,13 +90,6 @@ def _take(pool: Images, places: Integer[np.ndarray, " m"], dataset: Dataset) -> 
         rows = places[count:] - len(dataset.train)
         np.take(dataset.val.pixels, rows, axis=0, out=pixels[count:], mode="clip")
     return replace(pool.take(places), pixels=pixels)
-
-
-def _find_members(names: Sequence[str]) -> list[Integer[np.ndarray, " m"]]:
-    """The places of each name, by name."""
-    _, numbers = np.unique(np.array(names), return_inverse=True)
-    order = np.argsort(numbers, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
 
 
 def advise_folds(dataset: Dataset) -> str:

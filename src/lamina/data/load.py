@@ -284,7 +284,7 @@ def read_dataset(
 
     dataset = load_cached(name, key, digest_of(opened.state), build)
     problems = (*dataset.problems, *opened.unused)
-    whole = replace(preparation, fold=None, resample_seed=None)
+    whole = replace(preparation, fold=None)
     dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)
     return select_images(dataset, preparation)
 
@@ -309,7 +309,7 @@ def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Sourc
     if source in NAMES:
         drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0)
     # all folds share one copy in the cache
-    values = replace(drawn, fold=None, resample_seed=None).to_json()
+    values = replace(drawn, fold=None).to_json()
     key = digest_of(where, name, sorted(values.items()))
     return name, key, opened, drawn
 

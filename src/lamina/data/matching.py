@@ -56,7 +56,6 @@ def load_to_evaluate(
         group_from=None,
         group_column=None,
         fold=None,
-        resample_seed=None,
     )
     dataset = read_dataset(source, preparation, progress)
     for message in describe_problems(dataset.problems):

@@ -73,9 +73,6 @@ class Preparation:
     """use the data of one run of a cross-validation: 2/5 trains on train and val except for the
     second of five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on
     test"""
-    resample_seed: Annotated[int, Range(0)] | None = None
-    """draw as many training images as there are, with replacement, using this random seed, as
-    lamina compare --resample-train does; if images are grouped, draw whole groups"""
     labels_from: Annotated[tuple[str | Pairs, ...], "a list of files"] = ()
     """CSV files of corrections, as lamina data labels --output writes them: the column correct
     contains the correct label, exclude to leave out the image, or nothing to keep its label"""

@@ -40,7 +40,6 @@ class ScoreTables:
         groups: the number of each image's group; ``None`` if images are not grouped.
         step: the largest change of the score that one image, or group, can cause; by default the
             change of a mean.
-        overlap: as for :func:`~lamina.evaluation.paired.measure_effect`.
         folds: the number of each image's fold, if scores are out of fold; otherwise ``None``.
     """
 
@@ -49,7 +48,6 @@ class ScoreTables:
     split: str
     groups: Groups | None = None
     step: float | None = None
-    overlap: float = 0.0
     folds: Groups | None = None
 
     @property
@@ -70,7 +68,7 @@ class ScoreTables:
         if self.folds is not None:
             by_image = differences.mean(axis=0)
             return measure_fold_effect(by_image, self.folds, self.metric, self.step)
-        return measure_effect(differences, self.metric, self.groups, self.step, self.overlap)
+        return measure_effect(differences, self.metric, self.groups, self.step)
 
     def find_differences(self, name: str) -> Float64[np.ndarray, "s n"]:
         """The differences of an experiment from the reference, positive if it is better."""

@@ -49,8 +49,8 @@ class Effect:
     seed_variance: float  # of the difference between seeds on these images; 0 for one seed
     image_variance: float  # of the expected difference between images, or groups
     limit: float = math.inf  # largest possible difference
-    # of the variance between seeds, the part that more seeds do not reduce, because their training
-    # images are drawn from the same ones
+    # of the variance between folds, the part that more folds do not reduce, because their training
+    # images are mostly the same
     overlap: float = 0.0
     # images that only one of a single pair of models gets correct
     discordant: tuple[int, int] | None = None
@@ -120,7 +120,6 @@ def measure_effect(
     metric: str = "accuracy",
     groups: Groups | None = None,
     step: float | None = None,
-    overlap: float = 0.0,
 ) -> Effect:
     """The effect from the differences of S seeds (rows) on n images (columns).
 
@@ -142,9 +141,6 @@ def measure_effect(
             of models that are not grouped, McNemar's exact test decides.
         groups: Number of each image's group.
         step: The largest change of a fraction that one image or group can cause, by default 1/n.
-        overlap: 1 if each seed has drawn its training images, with replacement, from the same
-            images. The means of such draws vary around the mean of these images, which itself is
-            one draw.
     """
     table = pool_groups(differences, groups)
     seeds, images = table.shape
@@ -160,7 +156,7 @@ def measure_effect(
     if seeds == 1 and metric == "accuracy" and groups is None:
         discordant = (int((differences > 0).sum()), int((differences < 0).sum()))
     return Effect(
-        float(mean), seeds, images, seed_variance, image_variance, limit, overlap, discordant
+        float(mean), seeds, images, seed_variance, image_variance, limit, discordant=discordant
     )
 
 

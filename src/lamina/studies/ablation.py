@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lamina import zoo
 from lamina.data import Dataset, Images
 from lamina.errors import NetError, RecipeError, suggest
 from lamina.evaluation.difference_sketch import sketch_differences
@@ -82,12 +81,10 @@ def ablate(
     data: Dataset | Images | str | Path | None = None,
     *,
     without: Sequence[str] = (),
-    each: bool = False,
     seeds: int | None = None,
     seconds: float | None = None,
     margin: float | None = None,
     folds: int | None = None,
-    resample_train: bool = False,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     jobs: int | None = None,
@@ -105,13 +102,10 @@ def ablate(
             recipe, such as ``"flip"``, which get their default values; and your own ``"loss"``,
             ``"optimizer"``, ``"augment"`` and ``"schedule"``, which lamina's functions replace.
             ``"loss+augment"`` removes both together.
-        each: Remove each of your own functions, and each setting of the recipe that differs from
-            its default, except epochs.
         seeds: As for :func:`~lamina.compare`.
         seconds: As for :func:`~lamina.compare`.
         margin: As for :func:`~lamina.compare`.
         folds: As for :func:`~lamina.compare`.
-        resample_train: As for :func:`~lamina.compare`.
         name: As for :func:`~lamina.compare`.
         runs_dir: As for :func:`~lamina.compare`.
         jobs: As for :func:`~lamina.compare`.
@@ -131,17 +125,14 @@ def ablate(
     >>> [comparison.a for comparison in result.comparisons]
     ['without ReLU']
     """
-    plan = Plan(seeds, seconds, margin, Pairing(folds, resample_train))
+    plan = Plan(seeds, seconds, margin, Pairing(folds))
     check_pairs(plan)
     check_jobs(jobs)
     folder = Path(runs_dir)
     source = find_source(net, folder)
     dataset = load_study_data([source], data)
     whole, decisions = make_experiment(source, dataset, as_net_choice)
-    parts = list(without)
-    if each:
-        parts += find_settings(whole, source)
-    study = plan_study(folder, name, remove_parts(source, whole, parts), plan)
+    study = plan_study(folder, name, remove_parts(source, whole, without), plan)
     train_study(study, decisions, jobs, progress)
     return read_ablation(study)
 
@@ -153,17 +144,6 @@ def read_ablation(study: PlannedStudy) -> Ablation:
     *parts, _ = study.experiments
     diverged = [name for name in parts if name not in compared]
     return Ablation(str(study.path), tuple(comparisons), tuple(diverged))
-
-
-def find_settings(whole: Experiment, source: Source) -> list[str]:
-    """Custom functions, and settings that were changed before the recipe was fitted."""
-    recipe = whole.recipe  # of a run, or as passed
-    if not isinstance(source.origin, Run) and not isinstance(source.recipe, Recipe):
-        recipe = zoo.choose_recipe(whole.net.name, whole.net.recipes, source.recipe)
-    changed = recipe.changes().keys() | source.values.keys()
-    fields = [name for name in whole.recipe.changes() if name in DEFAULTS and name in changed]
-    coupled = COUPLED[1:] if "optimizer" in fields else ()
-    return [*list_functions(whole), *(name for name in fields if name not in coupled)]
 
 
 def list_functions(whole: Experiment) -> list[str]:
@@ -180,8 +160,8 @@ def remove_parts(
     """
     if not parts:
         raise RecipeError(
-            f"There is no part to remove from {source.title}. Use --without BatchNorm or --each (in"
-            ' Python, without=["BatchNorm"] or each=True).'
+            f"There is no part to remove from {source.title}. Use --without BatchNorm (in Python,"
+            ' without=["BatchNorm"]).'
         )
     experiments = []
     for part in dict.fromkeys(part.replace("-", "_") for part in parts):

@@ -169,7 +169,6 @@ def compare(
     seconds: float | None = None,
     margin: float | None = None,
     folds: int | None = None,
-    resample_train: bool = False,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     jobs: int | None = None,
@@ -198,9 +197,6 @@ def compare(
         folds: Number of parts to divide ``train`` and ``val`` into, for small data sets. Each pair
             is trained on all parts but one and scored on that part, so that all images are scored.
             ``seeds`` is then the number of pairs on each fold, by default 1.
-        resample_train: Draw the training images of each seed with replacement. The interval then
-            applies to new training images, too; scores are lower, because only 63 % of the images
-            are drawn.
         name: Name of the study. By default, an interrupted study of the same experiments is
             continued.
         runs_dir: Folder of the study, and of runs given by name.
@@ -215,8 +211,7 @@ def compare(
             :func:`~lamina.train`.
 
     Source: Searle et al., Variance Components, 1992, chapter 4 (seeds and images); McNemar,
-    Psychometrika 12, 1947 (two runs); Nadeau and Bengio, Machine Learning 52, 2003 (folds);
-    Bouthillier et al., MLSys 2021 (training images).
+    Psychometrika 12, 1947 (two runs); Nadeau and Bengio, Machine Learning 52, 2003 (folds).
 
     >>> import tempfile
     >>> from lamina import compare
@@ -225,7 +220,7 @@ def compare(
     >>> comparison.seeds, comparison.images
     (2, 2000)
     """
-    plan = Plan(seeds, seconds, margin, Pairing(folds, resample_train))
+    plan = Plan(seeds, seconds, margin, Pairing(folds))
     check_pairs(plan)
     check_jobs(jobs)
     folder = Path(runs_dir)
@@ -414,10 +409,9 @@ def _judge(runs: Mapping[str, Sequence[Run]], plan: Plan, count: int) -> list[Pa
     """The comparisons after ``count`` pairs."""
     if plan.pairing.folds is not None:
         return judge_folds(runs, plan.pairing.folds, plan.margin)
-    overlap = 1.0 if plan.pairing.resample_train else 0.0
     if not plan.is_sequential:
-        return judge_runs(runs, plan.margin, overlap=overlap)
-    return judge_runs(runs, plan.margin, LOOKS[count], max(LOOKS.values()), overlap)
+        return judge_runs(runs, plan.margin)
+    return judge_runs(runs, plan.margin, LOOKS[count], max(LOOKS.values()))
 
 
 def _fix_margin(study: PlannedStudy, state: Mapping[str, Any]) -> Plan:

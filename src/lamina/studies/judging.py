@@ -36,7 +36,6 @@ def judge_runs(
     margin: float | None = None,
     alpha: float = ALPHA,
     last_alpha: float | None = None,
-    overlap: float = 0.0,
 ) -> list[PairedComparison]:
     """Compare experiments with the last one, by the stored predictions of their runs.
 
@@ -50,7 +49,6 @@ def judge_runs(
             experiment.
         alpha: Significance level of all comparisons together.
         last_alpha: Significance level of the last look, if the study may look again.
-        overlap: 1 if each seed has drawn its training images from the same images.
 
     Raises:
         LaminaError: The numbers of runs, the test images or the metrics differ, seeds do not match,
@@ -87,7 +85,6 @@ def judge_runs(
         outputs.split,
         groups=outputs.group_numbers,
         step=measure_outputs(first.task, outputs).step,
-        overlap=overlap,
     )
     return compare_tables(tables, margin, alpha, last_alpha)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lamina.data import Dataset
-from lamina.data.held_out import hold_out, resample_train
+from lamina.data.held_out import hold_out
 from lamina.errors import RecipeError, check_type
 from lamina.studies.experiment import Decision, Experiment
 
@@ -19,25 +19,14 @@ class Pairing:
     Attributes:
         folds: Number of folds of ``train`` and ``val``; the pairs of a seed hold out one fold after
             another. ``None`` to train on ``train``.
-        resample_train: Whether each seed also draws its training images, with replacement.
     """
 
     folds: int | None = None
-    resample_train: bool = False
 
     def __post_init__(self) -> None:
         check_type(self.folds, (int,), "folds", "a whole number")
-        check_type(
-            self.resample_train, (bool,), "resample_train", "True or False", is_optional=False
-        )
         if self.folds is not None and self.folds < 2:
             raise RecipeError(f"folds is {self.folds}; it must be at least 2.", "Use folds=5.")
-        if self.folds is not None and self.resample_train:
-            raise RecipeError(
-                "Folds vary the training images already.",
-                "Use only one of --folds and --resample-train (in Python, folds and"
-                " resample_train).",
-            )
 
     def find_place(self, pair: int) -> tuple[int, int]:
         """The number of the seed, from 0, and of the fold, from 1."""
@@ -55,15 +44,10 @@ class Pairing:
         dataset = experiment.dataset
         if self.folds is not None:
             dataset = hold_out(dataset, fold, self.folds)
-        if self.resample_train:
-            dataset = resample_train(dataset, seed)
         return replace(experiment, dataset=dataset).with_seed(experiment.recipe.seed + seed)
 
     def announce(self, dataset: Dataset) -> Iterator[Decision]:
         """How the images are used, if that differs from the default."""
-        if self.resample_train:
-            drawn = f"{len(dataset.train):,} images for each seed, with replacement"
-            yield Decision("train", drawn, "so the interval is about new training images, too")
         if self.folds is not None:
             images = len(dataset.train) + len(dataset.val or ())
             text = f"parts of the {images:,} images of train and val; each image is scored once"

@@ -1,11 +1,10 @@
-"""Scores of any method are compared as those of lamina's runs: arrays, and files."""
+"""Scores of any method are compared as those of lamina's runs."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from sklearn.tree import DecisionTreeClassifier
 from lamina import compare_scores
 from lamina.errors import DataError
 from lamina.evaluation.paired import measure_effect
-from support.commands import events, run_refused, run_well
 
 SEEDS = 6
 
@@ -123,42 +121,3 @@ def test_groups_may_be_called_nan_and_none():
     comparison = compare_scores(first, second, groups=names.tolist())
     assert comparison.groups == 3
     assert comparison == compare_scores(first, second, groups=names)
-
-
-def test_files_are_compared_on_the_command_line(workplace):
-    generator = np.random.default_rng(3)
-    first, second = generator.random((2, 4, 60)) < [[[0.9]], [[0.6]]]
-    images = np.array([f"{place}.png" for place in range(60)])
-    groups = np.array([f"p{place // 3}" for place in range(60)])
-    np.savez("a.npz", scores=first, images=images, groups=groups)
-    rows = ["image,seed0,seed1,seed2,seed3"]
-    rows += [
-        ",".join([name, *(str(int(hit)) for hit in column)])
-        for name, column in zip(images, second.T, strict=True)
-    ]
-    Path("b.csv").write_text("\n".join(rows))
-    (printed,) = events(run_well("compare", "a.npz", "b.csv", "--json").stdout)
-    expected = compare_scores(first, second, groups=groups)
-    assert printed["interval"] == list(expected.interval)
-    assert (printed["a"], printed["b"], printed["groups"]) == ("a.npz", "b.csv", 20)
-    assert "Leave out --seeds" in run_refused("compare", "a.npz", "b.csv", "--seeds", "2")
-    assert "a.npz is compared with itself" in run_refused("compare", "a.npz", "a.npz")
-    np.savez("c.npz", scores=first, images=images[::-1])
-    assert "The images of a.npz and c.npz differ" in run_refused("compare", "a.npz", "c.npz")
-    np.savez("d.npz", values=first)
-    refused = run_refused("compare", "a.npz", "d.npz")
-    assert "Cannot read the scores in d.npz: 'scores'. Expected an .npz file" in refused
-    Path("e.csv").write_text("image,seed0\n1.png,yes\n2.png,no\n")
-    assert "could not convert string to float" in run_refused("compare", "a.npz", "e.csv")
-    Path("f.csv").write_text("name,seed0\n1,1\n2,0\n")
-    assert "f.csv has 'name', which lamina does not know" in run_refused(
-        "compare", "f.csv", "e.csv"
-    )
-    Path("g.csv").write_text("image,seed0,seed0\n1,1,1\n2,0,1\n")
-    assert "two columns of one name" in run_refused("compare", "g.csv", "e.csv")
-    np.savez("h.npz", scores=first, group=groups)
-    assert "h.npz has 'group', which lamina does not know" in run_refused(
-        "compare", "h.npz", "e.csv"
-    )
-    np.savez("i.npz", scores=first, groups=groups[:9])
-    assert "i.npz names another number of images" in run_refused("compare", "i.npz", "e.csv")

@@ -1,8 +1,6 @@
-"""Pairs of runs on folds, and on training images that are drawn anew."""
+"""Pairs of runs on folds."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 import pytest
@@ -10,9 +8,9 @@ import torch
 from scipy import stats
 
 from lamina import Dataset, Images, Preparation, compare, load_data, load_run
-from lamina.data.held_out import hold_out, resample_train
+from lamina.data.held_out import hold_out
 from lamina.errors import DataError, RecipeError
-from lamina.evaluation.paired import measure_effect, measure_fold_effect
+from lamina.evaluation.paired import measure_fold_effect
 from lamina.studies.pairing import Pairing
 
 FOLDS = torch.arange(100) // 20
@@ -62,53 +60,6 @@ def test_a_comparison_on_folds_is_the_corrected_t_test(images, tmp_path):
     assert "folds" in str(comparison)
 
 
-def test_each_seed_draws_training_images_that_its_pair_shares(images, tmp_path):
-    test = load_data("shapes", Preparation(size_px=8)).test.take_evenly(50)
-    data = Dataset.from_images(images, test=test)
-    compare_small(data, tmp_path, seeds=2, resample_train=True)
-    (study,) = tmp_path.iterdir()
-    fingerprints = [
-        {load_run(path).record.data.fingerprint for path in study.glob(f"*-seed{seed}")}
-        for seed in range(2)
-    ]
-    assert [len(values) for values in fingerprints] == [1, 1]
-    assert fingerprints[0] != fingerprints[1]
-    assert data.fingerprint not in set.union(*fingerprints)
-
-
-def test_drawn_training_images_keep_classes_and_are_loaded_again():
-    whole = load_data("shapes", Preparation(size_px=8))
-    drawn = resample_train(whole, 3)
-    assert drawn.train.target_counts() == whole.train.target_counts()
-    fraction = len(set(drawn.train.names)) / len(whole.train)
-    assert fraction == pytest.approx(1 - np.exp(-1), abs=0.02)
-    assert drawn.test is whole.test
-    assert re.match(r"\d{3} of 800 training images drawn", drawn.split_rule)
-    again = load_data("shapes", drawn.preparation)
-    assert again.fingerprint == drawn.fingerprint != resample_train(whole, 4).fingerprint
-    with pytest.raises(DataError, match="drawn with seed 3 already"):
-        resample_train(drawn, 4)
-
-
-def test_of_grouped_images_whole_groups_are_drawn():
-    random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
-    images = Images.from_arrays(pixels, np.arange(60) % 2)
-    groups = tuple(f"patient {place // 6}" for place in range(60))
-    dataset = Dataset.from_images(replace_groups(images, groups))
-    drawn = resample_train(dataset, 0).train
-    counts = {group: drawn.groups.count(group) for group in set(drawn.groups)}
-    assert {count % 6 for count in counts.values()} == {0}
-    assert len(counts) < 10
-    assert max(counts.values()) > 6
-
-
-def replace_groups(images: Images, groups: tuple[str, ...]) -> Images:
-    from dataclasses import replace
-
-    return replace(images, groups=groups)
-
-
 def test_the_corrected_interval_claims_few_false_differences():
     """Nearest centroids of 100 points by equally good features, on five folds."""
     generator = np.random.default_rng(0)
@@ -138,39 +89,6 @@ def cross_validate_centroids(generator: np.random.Generator) -> np.ndarray:
     return differences
 
 
-def test_an_interval_of_drawn_training_images_covers_new_ones():
-    """Nearest centroids of 60 points by equally good features, trained on bootstrap draws."""
-    generator = np.random.default_rng(0)
-    claims = {0.0: [], 1.0: []}
-    for _ in range(100):
-        points, targets = draw_points(generator, 60)
-        test_points, test_targets = draw_points(generator, 1000)
-        tables = []
-        for columns in (slice(10), slice(10, None)):
-            drawn = np.random.default_rng(len(claims[0.0]))  # the pair shares its draws
-            hits = []
-            for _ in range(8):
-                rows = drawn.integers(0, 60, 60)
-                centers = [
-                    points[rows][targets[rows] == target][:, columns].mean(axis=0)
-                    for target in (0, 1)
-                ]
-                offsets = test_points[:, None, columns] - np.stack(centers)
-                hits.append(np.square(offsets).sum(axis=-1).argmin(axis=1) == test_targets)
-            tables.append(np.array(hits, float))
-        for overlap, claimed in claims.items():
-            effect = measure_effect(tables[0] - tables[1], overlap=overlap)
-            claimed.append(effect.judge(0.005) in ("better", "worse"))
-    assert np.mean(claims[1.0]) < 0.05
-    assert np.mean(claims[0.0]) > 0.1
-
-
-def draw_points(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    targets = np.tile([0, 1], count // 2)
-    points = generator.normal(size=(count, 20)) + 0.175 * (2 * targets[:, None] - 1)
-    return points, targets
-
-
 def predict_centroids(points, targets, is_held) -> np.ndarray:
     trained = [points[~is_held & (targets == target)].mean(axis=0) for target in (0, 1)]
     distances = np.square(points[is_held, None] - np.stack(trained)).sum(axis=-1)
@@ -181,7 +99,6 @@ def predict_centroids(points, targets, is_held) -> np.ndarray:
     ("values", "message"),
     [
         ({"folds": 1}, "folds is 1; it must be at least 2"),
-        ({"folds": 3, "resample_train": True}, "Use only one of --folds and --resample-train"),
         ({"folds": 3, "seconds": 60}, "A study on folds has no time limit"),
         ({"folds": 3, "seeds": 0}, "seeds is 0"),
     ],
