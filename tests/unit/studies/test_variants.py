@@ -10,7 +10,7 @@ from lamina import Parts, Recipe, Variant, compare
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.runs.start import as_net_choice
-from lamina.studies.ablation import find_settings, remove_parts
+from lamina.studies.ablation import remove_parts
 from lamina.studies.comparison import Plan, plan_study
 from lamina.studies.experiment_text import find_source, make_experiment
 from support.runs import DATA
@@ -71,7 +71,6 @@ def test_an_ablation_puts_functions_and_settings_of_lamina_back(tmp_path):
     assert rest.recipe.schedule == "constant"
     assert none.parts.functions() == {}
     assert none.recipe == plain.recipe.__class__(**vars(plain.recipe) | {"metric": "accuracy"})
-    assert find_settings(whole, source)[:2] == ["loss", "schedule"]
 
 
 def test_a_figure_has_alternative_text_and_escapes_names(tmp_path):
