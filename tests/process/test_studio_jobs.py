@@ -38,8 +38,10 @@ def test_finish_now_ends_with_an_evaluation(studio, schedule):
 
 
 def test_a_training_that_cannot_be_saved_is_not_called_paused(studio):
-    job = studio.train("full")
-    wait_for_epochs(studio, "full")
+    job = studio.train("full", batch_size="1")
+    after, event = "", {"event": ""}
+    while event["event"] != "step" or event["epoch"] < 2 or event["step"] > event["steps"] // 2:
+        ((after, event),) = studio.ask_stream(after, 1)
     child = studio.find_child("train")
     resource.prlimit(child, resource.RLIMIT_FSIZE, (100, 100))  # as on a full disk
     studio.act("stop", run="full")

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -125,16 +125,14 @@ def play(
 def _until_stopped(
     events: Generator[RunEvent, None, Any], received: list[signal.Signals]
 ) -> Iterator[RunEvent]:
-    """Yield events until they end or a signal arrives, then the events that stopping produces."""
+    """Yield events until they end or a signal arrives; then close them."""
     try:
         for event in events:
             yield event
             # The event after a report belongs to the same epoch. The processes of a group stop
             # after the same step, by themselves.
             if received and group.size() == 1 and not isinstance(event, Report):
-                with suppress(KeyboardInterrupt):
-                    yield events.throw(KeyboardInterrupt())
-                    yield from events
+                events.close()  # saves what is not saved yet
                 return
         if group.size() > 1:
             received.clear()  # it came after the last step
