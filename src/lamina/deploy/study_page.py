@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.deploy.document import document_of
+from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.files import read_bytes
 from lamina.markup import Markup, chart, join, table, wrap
 from lamina.runs.run import find_runs
@@ -17,7 +18,6 @@ from lamina.studies.study import read_study
 from lamina.studies.trials import read_table
 
 FIGURES = {
-    comparison.FIGURE: "difference of each experiment, with its intervals",
     tuning.FIGURE: "score of each trial by its values",
     tuning.IMPORTANCES: "which values distinguish the best trials",
 }
@@ -64,10 +64,13 @@ def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
         parts.append(
             wrap("p", "This study has not ended. The same command continues it.", kind="warning")
         )
-    for compared in comparison.read_comparisons(path):
+    comparisons = comparison.read_comparisons(path)
+    for compared in comparisons:
         parts.append(wrap("p", compared.words, kind="headline"))
         parts.append(table(*compared.table(), texts=2))
         parts += [wrap("p", note) for note in compared.notes()]
+    if comparisons:
+        parts.append(sketch_differences(comparisons))
     parts += [wrap("p", f"{name} diverged.", kind="warning") for name in state.get("diverged", ())]
     return join(parts)
 

@@ -1,27 +1,30 @@
-"""A small drawing of differences for notebooks; ``drawing/difference_figure.py`` has the figure."""
+"""The drawing of differences, for notebooks, pages and files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lamina.markup import Markup, join, note, shape
+from lamina.markup import Markup, shape
 from lamina.text import shorten
 
 if TYPE_CHECKING:
     from lamina.evaluation.paired_comparison import PairedComparison
 
+WIDTH_PX = 620
 ROW_PX = 48
+LINE_PX = 18  # of the caption
 INTERVAL = "#0072B2"
 SEED = "#D55E00"  # both as in figures
 CAPTION = (
-    "Difference, positive if A is better. Thin line: interval for new images and seeds. Thick line:"
-    " for new seeds alone. Dots: seeds or folds. Shaded: within the margin."
+    "Difference, positive if A is better. Shaded: within the margin.",
+    "Thin line: interval for new images and seeds. Thick line: for new seeds alone.",
+    "Dots: seeds or folds.",
 )
 
 
 def sketch_differences(compared: Sequence[PairedComparison]) -> Markup:
-    """The differences of comparisons with one reference, their intervals, and the margin."""
+    """The differences of comparisons with one reference, their intervals, and the margin, as SVG."""
     first = compared[0]
     values = [-first.margin, first.margin]
     for comparison in compared:
@@ -59,7 +62,19 @@ def sketch_differences(compared: Sequence[PairedComparison]) -> Markup:
         text = first.format(value, unit=value == low + width)
         place_text = {"x": place(value), "y": height + 16, "text_anchor": anchor}
         shapes.append(shape("text", text, **place_text, fill="currentColor"))
+    bottom = height + 24
+    for text in CAPTION:
+        bottom += LINE_PX
+        shapes.append(shape("text", text, x="0", y=bottom, fill="currentColor"))
     words = "; ".join(f"{comparison.a}: {comparison.words}" for comparison in compared)
-    size = {"width": "100%", "height": height + 24, "style": "max-width: 44em"}
-    figure = shape("svg", *shapes, **size, role="img", aria_label=f"{words}. {CAPTION}")
-    return join([figure, note(CAPTION)])
+    return shape(
+        "svg",
+        *shapes,
+        xmlns="http://www.w3.org/2000/svg",
+        width=WIDTH_PX,
+        height=bottom + 6,
+        font_family="sans-serif",
+        font_size=13,
+        role="img",
+        aria_label=f"{words}. {' '.join(CAPTION)}",
+    )

@@ -22,9 +22,10 @@ from lamina.errors import (
     check_type,
     plural,
 )
+from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.files import check_name
+from lamina.files import check_name, write_atomically
 from lamina.runs.folder import REPORT_FILE, STUDY_FILE
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run, find_dataset
@@ -59,7 +60,7 @@ from lamina.studies.study import (
 )
 from lamina.training.device import choose_device
 
-FIGURE = "differences.png"
+FIGURE = "differences.svg"
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 
@@ -177,7 +178,7 @@ def compare(
     """Train pairs of runs of A and B that share their seeds, and compare them.
 
     Two runs are compared by their stored predictions, unless other settings are given. The study is
-    a folder in ``runs_dir`` with the runs and the figure ``differences.png``.
+    a folder in ``runs_dir`` with the runs and the figure ``differences.svg``.
 
     Args:
         a: A net or a run as text. The name of a recipe, by default the net's first, follows after a
@@ -399,7 +400,8 @@ def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
                     seeds=count,
                     results=[comparison.to_json() for comparison in comparisons],
                 )
-                _draw(comparisons, study.path / FIGURE)
+                figure = sketch_differences(comparisons)
+                write_atomically(study.path / FIGURE, figure.encode())
                 if is_last:
                     return
                 yield from comparisons
@@ -427,13 +429,6 @@ def _fix_margin(study: PlannedStudy, state: Mapping[str, Any]) -> Plan:
             " --name."
         )
     return replace(plan, margin=stored.margin)
-
-
-def _draw(comparisons: Sequence[PairedComparison], file: Path) -> None:
-    from lamina.drawing.difference_figure import draw_differences  # loads matplotlib
-    from lamina.drawing.style import save_figure
-
-    save_figure(draw_differences(comparisons), file)
 
 
 def read_comparisons(path: Path) -> list[PairedComparison]:

@@ -18,7 +18,7 @@ RESULTS = (
     {"run.json", ".lock"},
     {"run.json", "history.jsonl"},
     {"study.json", ".lock"},
-    {"study.json", "differences.png"},
+    {"study.json", "differences.svg"},
     {"study.json", "trials.journal"},
 )
 """Files that mark the folders of runs and studies, even if they were copied without hidden
