@@ -131,7 +131,6 @@ RESULTS = (
         " faithfulness of the map",
     ),
     ("similar", "similar", "``image``, ``similar``"),
-    ("features", "similar", "``file``, ``images``, ``features``"),
     ("summary", "summary", "the fields of ``Summary``"),
     (
         "run",

@@ -1,4 +1,4 @@
-"""lamina similar: nearest training images, and features for other programs."""
+"""lamina similar: the nearest training images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from lamina.data import Preparation, load_data
+from lamina.data import load_data
 from lamina.runs.run import load_run
 from lamina.training.hooks import watch
 from support.commands import events, run_lamina, run_well, train_once
@@ -105,59 +105,5 @@ def test_images_of_other_data_are_not_called_training_images(run_on_squares, wor
 )
 def test_wrong_options_are_errors(words, message, run_on_squares, workplace, image_set):
     done = run_lamina("similar", run_on_squares, image_set / "test/dark/1.png", *words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-
-
-def test_features_are_saved_with_names(run_on_squares, workplace, image_set):
-    (workplace / "text.png").write_text("no image")
-    words = ("similar", run_on_squares, image_set / "test", "text.png")
-    done = run_lamina(*words, "--features", "features.npz", "--json")
-    test = load_data(image_set).test
-    assert events(done.stdout)[-1] == {
-        "event": "features",
-        "file": "features.npz",
-        "images": len(test),
-        "features": 7,
-    }
-    with np.load("features.npz", allow_pickle=False) as arrays:
-        saved = dict(arrays)
-    names = saved["names"].tolist()
-    assert {Path(name).relative_to(image_set).as_posix() for name in names} == {*test.names}
-    assert saved["features"].dtype == np.float32
-    pixels = np.stack([np.asarray(Image.open(name)) for name in names])
-    expected = compute_features(run_on_squares, pixels)
-    np.testing.assert_allclose(saved["features"], expected, atol=1e-4)
-
-
-def test_all_features_are_saved_however_many(workplace, image_set):
-    """Similar images are found by fewer, so that memory is bounded."""
-    net = ("Flatten(), Output()", "--size", "40", "--epochs", "1", "--name", "wide")
-    run_well("train", *net, "--data", image_set)
-    run_well("similar", "wide", image_set / "train", "--features", "features.npz")
-    data = load_data(image_set, Preparation(size_px=40))
-    record = load_run("wide").record
-    pixels = np.concatenate([part.pixels for name, part in data.splits.items() if name != "test"])
-    expected = (pixels.astype(float) - record.mean) / record.std
-    with np.load("features.npz") as arrays:
-        saved = arrays["features"]
-    expected = np.sort(expected.reshape(len(expected), -1).ravel())
-    np.testing.assert_allclose(np.sort(saved.ravel()), expected, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        (
-            "features.csv",
-            "--features is features.csv; it must end in .npz. Use --features features.npz.",
-        ),
-        ("none/features.npz", "but the folder none does not exist"),
-    ],
-)
-def test_a_file_that_cannot_be_written_is_rejected_first(
-    output, message, run_on_squares, workplace, image_set
-):
-    done = run_lamina("similar", run_on_squares, image_set / "test", "--features", output)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-
 from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFolder
-from lamina.cli.output import check_output, save_arrays, save_sheet
+from lamina.cli.output import check_output, save_sheet
 from lamina.cli.terminal import Terminal
 from lamina.values import Range
 
@@ -36,9 +34,6 @@ class Options:
     """number of training images to show for each image"""
     output: Path | None = None
     """save a sheet of the images to this .png file"""
-    features: Path | None = None
-    """save the features of the images (the inputs of the net's last layer) and their names to this
-    .npz file"""
     data: MovedData = None
     net: OwnModule = None
     device: Device = "auto"
@@ -50,15 +45,11 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.models import choose_run_data, load_predictor
     from lamina.data.image_inputs import decode_ahead
     from lamina.insight.neighbors import embed, find_similar
-    from lamina.training.prediction import features
 
     if options.output is not None:
         check_output(options.output, (".png",))
-    if options.features is not None:
-        check_output(options.features, (".npz",), "--features")
     drawn: list[SimilarImages] = []
-    names: list[str] = []
-    vectors: list[np.ndarray] = []
+    count = 0
     with ExitStack() as stack:
         images, _ = choose_images(options.images, terminal)
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
@@ -80,23 +71,14 @@ def run(options: Options, terminal: Terminal) -> int:
                 terminal.emit("similar", **similar.to_json())
                 if options.output is not None and len(drawn) < DRAWN_IMAGES:
                     drawn.append(similar)
-            names += read
-            if options.features is not None and read:
-                # all features, because the features to search by may be sums of several
-                vectors.append(features(model, chunk.pixels).numpy())
+            count += len(read)
     if options.output is not None and drawn:
         from lamina.drawing.contact_sheet import build_similar_sheet  # loads matplotlib
 
         title = f"the most similar images of {dataset.name} by the features of {run.path.name}"
         rest = ""
-        if len(names) > len(drawn):
-            rest = f"and {len(names) - len(drawn):,} more, not drawn"
+        if count > len(drawn):
+            rest = f"and {count - len(drawn):,} more, not drawn"
         save_sheet(build_similar_sheet(drawn, title, rest), options.output)
         terminal.remark(f"similar images: {options.output}")
-    if options.features is not None and vectors:
-        arrays = {"features": np.concatenate(vectors), "names": np.array(names, np.str_)}
-        save_arrays(options.features, arrays)
-        images_saved, size = arrays["features"].shape
-        terminal.remark(f"features: {options.features} ({size:,} of {images_saved:,} images)")
-        terminal.emit("features", file=str(options.features), images=images_saved, features=size)
     return 0

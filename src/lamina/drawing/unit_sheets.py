@@ -25,9 +25,8 @@ from lamina.drawing.style import (
     styled,
 )
 from lamina.errors import plural
-from lamina.insight.inspected_layers import describe_field
+from lamina.insight.inspected_layers import color_filters, describe_field
 from lamina.insight.probes import Probes
-from lamina.insight.shown_units import color_filters
 from lamina.insight.units import LayerUnits, Unit, cut_patch
 
 COLUMNS = 6

@@ -24,7 +24,7 @@ CAPTION = (
 
 
 def sketch_differences(compared: Sequence[PairedComparison]) -> Markup:
-    """The differences of comparisons with one reference, their intervals, and the margin, as SVG."""
+    """The differences of comparisons with one reference, with intervals and margin, as SVG."""
     first = compared[0]
     values = [-first.margin, first.margin]
     for comparison in compared:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import cast, get_args
 
 import numpy as np
@@ -14,11 +13,10 @@ from lamina.data.arrays import Pixels
 from lamina.data.decoding import InputFormat
 from lamina.data.preparation import Resize
 from lamina.errors import DataError, check_type
-from lamina.evaluation.folded_copy import FoldedCopy
 from lamina.evaluation.image_predictor import ImagePredictor
 from lamina.evaluation.predictions import check_finite
-from lamina.training.model import Model, split_pixels
-from lamina.training.prediction import compute_logits, predict_logits
+from lamina.training.model import Model
+from lamina.training.prediction import predict_logits
 from lamina.training.task import Task
 
 
@@ -67,10 +65,6 @@ class Predictor(ImagePredictor):
         """The shape to which images are decoded for the model, and the way to resize them."""
         return InputFormat(self.model.in_shape, cast(Resize, self.resize))
 
-    @cached_property
-    def _folded(self) -> FoldedCopy:
-        return FoldedCopy(self.model)
-
     @property
     def task(self) -> Task:
         """The model's task."""
@@ -83,10 +77,6 @@ class Predictor(ImagePredictor):
         return height if height == width else None
 
     def _compute(self, pixels: Pixels) -> Float32[np.ndarray, "n k"]:
-        folded = self._folded.find()
-        if folded:
-            logits = compute_logits(folded, split_pixels(pixels))
-        else:
-            logits = predict_logits(self.model, pixels)
+        logits = predict_logits(self.model, pixels)
         check_finite(logits)
         return self.task.probabilities(torch.from_numpy(logits)).numpy()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from torch import nn
 
 from lamina.nets.window import Field
@@ -115,3 +115,11 @@ def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | No
         filters = filters.reshape(-1, *model.in_shape)
     is_of_image = filters.ndim == 4 and filters.shape[1] == model.in_shape[0]
     return filters if is_of_image else None
+
+
+def color_filters(filters: Float32[np.ndarray, "u c y x"]) -> UInt8[np.ndarray, "u y x k"]:
+    """Filters as images: gray is zero, the largest weight of a filter is black or white."""
+    limit = np.abs(filters).max(axis=(1, 2, 3), keepdims=True) + 1e-12
+    scaled: UInt8[np.ndarray, "u c y x"] = np.rint(127.5 + 127.5 * filters / limit).astype(np.uint8)
+    colors = slice(None) if scaled.shape[1] in (1, 3) else slice(1)
+    return scaled[:, colors].transpose(0, 2, 3, 1)

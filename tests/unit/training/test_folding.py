@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lamina.data import Images
-from lamina.evaluation.folded_copy import FoldedCopy
 from lamina.nets import (
     AvgPool2d,
     BatchNorm,
@@ -144,22 +143,6 @@ def test_a_batch_norm_without_weights_is_folded() -> None:
     assert not norms(folded)
     with torch.no_grad():
         torch.testing.assert_close(folded(PIXELS), model(PIXELS))
-
-
-def test_a_folded_copy_follows_the_weights_and_leaves_out_hooks() -> None:
-    model = build(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()))
-    kept = FoldedCopy(model)
-    hook = model.body[0].register_forward_hook(lambda *_: None)
-    assert kept.find() is None
-    hook.remove()
-    first = kept.find()
-    assert first is not None and kept.find() is first
-    with torch.no_grad():
-        model.body[1].bias += 1
-        second = kept.find()
-        assert second is not None and second is not first
-        torch.testing.assert_close(second(PIXELS), model(PIXELS), rtol=1e-4, atol=1e-4)
-    assert FoldedCopy(build(row(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))).find() is None
 
 
 def test_many_images_get_the_logits_that_few_get() -> None:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from lamina.evaluation.predictions import Prediction
 from lamina.evaluation.predictor import Predictor
 from lamina.runs.run import Run, load_run
 from lamina.targets import BINARY, REGRESSION
+from lamina.training.prediction import fold_model
 
 
 @dataclass
@@ -182,6 +183,7 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
                 "Serve runs of lamina's or timm's nets."
             )
         predictor = run.predictor(device=device)
+        predictor = replace(predictor, model=fold_model(predictor.model))
         channels, height, width = predictor.model.in_shape
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
         served.append(Served(name, run, predictor))

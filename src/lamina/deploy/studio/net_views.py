@@ -13,9 +13,9 @@ from lamina.deploy.studio.data_views import count_images, load_source
 from lamina.deploy.studio.net_cards import read_net
 from lamina.deploy.studio.recipe_fields import name_field, read_fields, read_form, read_seconds
 from lamina.deploy.studio.run_views import draw_units
+from lamina.deploy.studio.untrained import run_untrained
 from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError
-from lamina.insight.untrained import run_untrained
 from lamina.nets import parse_net
 from lamina.runs.start import find_net
 from lamina.studies.experiment import Request

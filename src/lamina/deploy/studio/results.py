@@ -17,6 +17,7 @@ from jaxtyping import Float32, Int64, UInt8
 from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.studio.data_folder import check_is_here
+from lamina.deploy.studio.disagreements import decide_rows, find_differing
 from lamina.deploy.studio.recipe_fields import LABELS
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.deploy.web.explanation import (
@@ -31,7 +32,6 @@ from lamina.evaluation.predictions import describe, make_prediction
 from lamina.evaluation.predictor import Predictor
 from lamina.evaluation.words import give_verdict, list_lines
 from lamina.insight.confusions import find_confusions
-from lamina.insight.disagreements import decide_rows, find_differing
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
 from lamina.runs.differences import compare_runs

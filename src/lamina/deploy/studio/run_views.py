@@ -15,8 +15,12 @@ from lamina.deploy.web.explanation import encode_image, encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_score
-from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
-from lamina.insight.shown_units import color_filters, join_tiles, shade_outputs
+from lamina.insight.inspected_layers import (
+    choose_layers,
+    color_filters,
+    name_stage,
+    read_filters,
+)
 from lamina.runs.course import find_end
 from lamina.runs.folder import Row
 from lamina.runs.run import Run, count_planned, find_runs, load_run
@@ -160,3 +164,25 @@ def draw_tiles(tiles: UInt8[np.ndarray, "u y x c"], most_columns: int = ROW) -> 
     """Images of one size side by side, in rows, as one PNG."""
     columns = min(most_columns, len(tiles))
     return {"png": encode_png(join_tiles(tiles, columns)), "columns": columns}
+
+
+def shade_outputs(maps: Float32[np.ndarray, "u y x"]) -> UInt8[np.ndarray, "u y x 1"]:
+    """The sizes of outputs: black is zero, and the largest of all units is white."""
+    sizes = np.abs(maps)
+    shades: UInt8[np.ndarray, "u y x"] = np.rint(
+        255 * sizes / max(float(sizes.max()), 1e-12)
+    ).astype(np.uint8)
+    return shades[..., None]
+
+
+def join_tiles(tiles: UInt8[np.ndarray, "u y x c"], columns: int) -> UInt8[np.ndarray, "h w c"]:
+    """Images of one size in rows, with gray lines between them."""
+    count, height, width, channels = tiles.shape
+    rows = -(-count // columns)
+    shape = (rows * (height + 1), columns * (width + 1), channels)
+    sheet = np.full(shape, 128, np.uint8)
+    for place, tile in enumerate(tiles):
+        y = place // columns * (height + 1)
+        x = place % columns * (width + 1)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet[:-1, :-1]

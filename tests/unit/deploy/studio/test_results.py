@@ -17,8 +17,8 @@ from lamina import Parts, Preparation, Recipe, load_data, load_run, start_run, t
 from lamina.cli import main
 from lamina.data import Images
 from lamina.deploy.studio import repeating, results, run_views
+from lamina.deploy.studio.disagreements import find_differing
 from lamina.errors import LaminaError
-from lamina.insight.disagreements import find_differing
 from lamina.nets import Flatten, Linear, Net, Output, ReLU, parse_net
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
