@@ -25,8 +25,7 @@ from torch import nn
 
 from lamina import Preparation, load_data
 from lamina.data import Images
-from lamina.deploy.exported_model import export_onnx
-from lamina.deploy.parity import IMAGES, check_parity
+from lamina.deploy.export import IMAGES, check_parity, export_onnx
 from lamina.errors import NetError
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
@@ -98,7 +97,7 @@ def measure(name: str, kind: str, count: int, folder: Path) -> dict[str, Any]:
         print(f"{name:20} {kind:13} refused: {error}", flush=True)
         return {"net": name, "kind": kind, "refused": str(error)}
     seconds = time.perf_counter() - began
-    share = parity_check.largest_difference / parity_check.limit
+    share = parity_check.difference / parity_check.limit
     print(f"{name:20} {kind:13} {share:.3f} of the limit, {seconds:.1f} s", flush=True)
     file = folder / f"{name.replace(':', '_')} {kind}.onnx"
     file.write_bytes(content)

@@ -24,8 +24,7 @@ from PIL import Image, ImageDraw
 
 import lamina
 from lamina import Preparation, load_data
-from lamina.deploy.exported_model import export_onnx
-from lamina.deploy.parity import check_parity
+from lamina.deploy.export import check_parity, export_onnx
 
 # %%
 # A folder for each class
@@ -206,7 +205,7 @@ assert difference < 0.01
 # pixels in its data loader, so anyone who uses its model must do the same. A
 # file that lamina exports accepts pixels from 0 to 255 and scales them itself.
 # `lamina export RUN crockery.onnx` writes the file, and compares its
-# predictions with the predictions of the run:
+# logits with the logits of the run:
 
 content = export_onnx(run.predictor(device="cpu"))
 (place / "crockery.onnx").write_bytes(content)

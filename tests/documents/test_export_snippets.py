@@ -18,8 +18,7 @@ from PIL import ExifTags, Image
 from lamina import Images, load_data
 from lamina.data.decoding import InputFormat
 from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.exported_model import export_onnx
-from lamina.deploy.exported_predictor import load_exported
+from lamina.deploy.export import export_onnx
 from lamina.evaluation.predictions import make_prediction
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
@@ -79,23 +78,26 @@ assert not {"torch", "lamina"} & set(sys.modules)
 
 def test_python_prepares_images_without_torch_and_lamina(tmp_path):
     folders = [tmp_path / f"{number}" for number in range(len(LOOKS))]
+    predictors = []
     for folder, (resize, mode, size, data) in zip(folders, LOOKS, strict=True):
         folder.mkdir()
         draw_image(load_images("shapes"), mode, *size).save(folder / "cat.png")
         predictor = Predictor(make_model(NET, load_images(data)), resize)
+        predictors.append(predictor)
         (folder / "pets.onnx").write_bytes(export_onnx(predictor))
     command = [sys.executable, "-c", RUN_IN_FOLDERS, read_snippet(), *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     *programs, rest = done.stdout.split("end of the program\n")
     assert rest == ""
-    for folder, look, text in zip(folders, LOOKS, programs, strict=True):
+    rows = zip(folders, LOOKS, predictors, programs, strict=True)
+    for folder, look, predictor, text in rows:
         resize, _, _, data = look
         lines = text.splitlines()
         file = folder / "cat.png"
         (chunk,) = decode_ahead([file], InputFormat(load_images(data).shape, resize))
         assert np.array_equal(np.load(folder / "prepared.npy"), chunk.pixels), look
-        (prediction,) = load_exported(folder / "pets.onnx", threads=1).predict(file)
+        (prediction,) = predictor.predict(file)
         if data == "shapes":
             assert lines.pop() == f"predicted: {prediction.predicted}"
         printed = {name: float(value) for name, value in (line.split() for line in lines)}
@@ -129,8 +131,6 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     for pixels in images.pixels[tried]:
         Image.fromarray(pixels).save(tmp_path / "cat.png")
         (own,) = Predictor(model).predict(tmp_path / "cat.png")
-        (exported,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(tmp_path / "cat.png")
-        assert own.predicted == exported.predicted
         expected = own.predicted if kind == "binary" else ", ".join(own.predicted)
         assert run_snippet(tmp_path)[-1] == f"predicted: {expected}"
         seen.add(own.predicted)
@@ -211,7 +211,8 @@ def test_cpp_predicts_as_lamina_does(resize, size, tmp_path):
     program = page.partition("```cpp\n")[2].partition("```")[0]
     (tmp_path / "predict.cpp").write_text(program, encoding="utf-8")
     images = load_data("shapes").test.take_evenly(20)
-    (tmp_path / "pets.onnx").write_bytes(export_onnx(Predictor(make_model(NET, images), resize)))
+    predictor = Predictor(make_model(NET, images), resize)
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(predictor))
     draw_image(images, "RGB", *size).save(tmp_path / "cat.jpg", quality=95)
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     (tmp_path / "libonnxruntime.so.1").symlink_to(library)
@@ -225,6 +226,6 @@ def test_cpp_predicts_as_lamina_does(resize, size, tmp_path):
         ["./predict"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     values = dict(line.split() for line in printed.stdout.splitlines())
-    (prediction,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(tmp_path / "cat.jpg")
+    (prediction,) = predictor.predict(tmp_path / "cat.jpg")
     expected = pytest.approx(prediction.values, abs=1e-4)
     assert {name: float(value) for name, value in values.items()} == expected

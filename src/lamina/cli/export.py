@@ -31,8 +31,7 @@ class Options:
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.models import choose_run_data, load_predictor
     from lamina.data import NAMES
-    from lamina.deploy.exported_model import describe_model, export_onnx
-    from lamina.deploy.parity import check_parity
+    from lamina.deploy.export import check_parity, describe_model, export_onnx
 
     file = options.file
     check_output(file, (".onnx",), "FILE")
@@ -57,7 +56,7 @@ def run(options: Options, terminal: Terminal) -> int:
         "run": str(run.path),
         "data": recorded.fingerprint,
         **asdict(parity),
-        **describe_model(predictor).to_json(),
+        **describe_model(predictor),
     }
     with writing(file):
         write_atomically(file, content)

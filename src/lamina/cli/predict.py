@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
-
-from lamina.cli.options import Device, Images, Json, OwnModule
+from lamina.cli.options import Device, Images, Json, OwnModule, RunFolder
 from lamina.cli.output import check_output, format_csv, writing
-from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.files import open_atomically
 from lamina.text import guard
 from lamina.values import Range
 
 if TYPE_CHECKING:
-    from lamina.evaluation.image_predictor import ImagePredictor
     from lamina.evaluation.predictions import Prediction
+    from lamina.evaluation.predictor import Predictor
     from lamina.targets import Decision
 
 SHOWN_CLASSES = 3
@@ -38,8 +35,7 @@ class Options:
     Example: lamina predict runs/pets 'new/*.jpg' --output predictions.csv
     """
 
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """path of a run, its name in runs/, or an ONNX file that lamina exported"""
+    run: RunFolder
     images: Images
     top: Annotated[int | None, Range(1)] = None
     """number of classes or labels to print per image, most likely first (default: 3 classes, or the
@@ -66,10 +62,7 @@ def run(options: Options, terminal: Terminal) -> int:
     images, problems = choose_images(options.images, terminal)
     with ExitStack() as stack:
         is_short = len(images) <= IMAGES_OF_ONE_THREAD
-        if options.run.suffix.lower() == ".onnx":
-            predictor = _load_exported(options, is_short, terminal)
-        else:
-            predictor = _load_run(options, is_short, terminal)
+        predictor = _load_run(options, is_short, terminal)
         predictions = stack.enter_context(closing(predictor.iter_predict(images)))
         show_progress = stack.enter_context(terminal.progress("predicting"))
         threshold = options.confidence_threshold
@@ -97,27 +90,7 @@ def run(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _load_exported(options: Options, is_short: bool, terminal: Terminal) -> ImagePredictor:
-    """An exported file, without torch."""
-    from lamina.data.pixels import count_cores
-    from lamina.deploy.confidence import NOT_CALIBRATED, check_confidence_threshold
-    from lamina.deploy.exported_predictor import load_exported
-
-    reason = (
-        "An exported file has a net for the CPU, and no predictions for val images, which --aim"
-        " needs."
-    )
-    refuse(options, reason, "aim", "net", "device")
-    threads = 1 if is_short else count_cores()
-    predictor = load_exported(options.run, threads=threads)
-    if options.confidence_threshold is not None:
-        check_confidence_threshold(predictor.task, options.confidence_threshold)
-        if not predictor.description.calibrated:
-            terminal.remark(NOT_CALIBRATED)
-    return predictor
-
-
-def _load_run(options: Options, is_short: bool, terminal: Terminal) -> ImagePredictor:
+def _load_run(options: Options, is_short: bool, terminal: Terminal) -> Predictor:
     import torch
 
     from lamina.cli.confidence import choose_task, describe_rejections
