@@ -30,7 +30,7 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
             ("predict", shapes_run / "report.json", image),
             f"No run named report.json in {shapes_run}. ",
         ),
-        (("predict", "net.onnx", image), "No run named net.onnx here; "),
+        (("predict", "net.onnx", image), "No run named net.onnx in this folder "),
     ):
         done = run_lamina(*words)
         assert done.returncode == 2

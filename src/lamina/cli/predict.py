@@ -112,7 +112,7 @@ def _open_table(
     terminal: Terminal, task: Decision, top: int | None, threshold: float | None
 ) -> Iterator[Callable[[Prediction], None]]:
     """Print the ``top`` most likely classes or labels; yields a function that adds a prediction."""
-    from lamina.deploy.confidence import is_rejected
+    from lamina.cli.confidence import is_rejected
     from lamina.evaluation.predictions import describe
     from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 
@@ -170,7 +170,7 @@ def _open_file(
 
 
 def _to_event(task: Decision, prediction: Prediction, threshold: float | None) -> dict[str, Any]:
-    from lamina.deploy.confidence import is_rejected
+    from lamina.cli.confidence import is_rejected
 
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
@@ -193,7 +193,7 @@ def _name_columns(task: Decision, threshold: float | None) -> list[str]:
 
 def _list_cells(prediction: Prediction, threshold: float | None, count: int) -> list[str]:
     """The cells of a row with this number of columns."""
-    from lamina.deploy.confidence import is_rejected
+    from lamina.cli.confidence import is_rejected
 
     cells = [guard(prediction.name)]
     if prediction.problem is None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
-from lamina.deploy.confidence import check_confidence_threshold, is_rejected
+from lamina.cli.confidence import check_confidence_threshold, is_rejected
 from lamina.errors import DataError, RunError
 from lamina.evaluation.calibration import (
     Calibration,
