@@ -208,7 +208,7 @@ def _run_in_batches(
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    outputs = []
+    outputs: list[list[np.ndarray]] = []
     start = 0
     while start < len(pixels):
         size = BATCHES[len(outputs) % len(BATCHES)]
