@@ -100,6 +100,8 @@ function MadeFile({ run, file, title, text }) {
 }
 
 function Parity({ images, difference, limit }) {
-  const logits = `the outputs (logits) differ by at most ${difference.toExponential(1)} (limit ${limit.toExponential(1)})`;
-  return html`<p class="good">✓ Compared with the net on ${count(images)} images: ${logits}.</p>`;
+  const most = `at most ${difference.toExponential(1)} (limit ${limit.toExponential(1)})`;
+  return html`
+    <p class="good">✓ Compared with the net on ${count(images)} images: the outputs (logits) differ by ${most}.</p>
+  `;
 }
