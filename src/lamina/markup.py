@@ -6,11 +6,13 @@ Escaped text, tables, images and the notebook style.
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TypeAlias
+
+from markupsafe import Markup as Markup
+from markupsafe import escape as escape_html
 
 from lamina.text import escape, shorten
 
@@ -18,48 +20,48 @@ SHADES = 10  # levels of shading in a table, besides none
 MOST_WIDE = 10  # shaded tables with more columns are printed in a smaller font on paper
 LONGEST_NAME = 40
 MOST_ROWS = 20  # of a table in a notebook
-LETTER_PX = 6.8  # mean width of a letter below a box
-CHART_PX = (220, 84)  # width and height of the lines in a line chart
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]  # column heads and rows
 
 
-class Markup(str):
-    """Complete, safe HTML. Only this module's functions make it; they escape any other text."""
-
-    __slots__ = ()
-
-
 def show(content: str) -> Markup:
-    """Escape text, and pass :class:`Markup` through unchanged."""
-    return content if isinstance(content, Markup) else Markup(html.escape(escape(content)))
+    """Escape text, and pass ``Markup``, which is complete and safe HTML, through unchanged."""
+    return content if isinstance(content, Markup) else escape_html(escape(content))
 
 
 def join(parts: Iterable[str]) -> Markup:
-    return Markup("".join(map(show, parts)))
+    return Markup("").join(map(show, parts))
 
 
 def wrap(tag: str, *parts: str, kind: str = "", name: str = "") -> Markup:
     """An element around ``parts``; ``kind`` is its CSS class, ``name`` its id for links."""
-    attributes = ""
-    if kind:
-        attributes += f' class="{kind}"'
-    if name:
-        attributes += f' id="{name}"'
-    return Markup(f"<{tag}{attributes}>{join(parts)}</{tag}>")
+    return _build(tag, parts, {"class": kind or None, "id": name or None})
 
 
 def shape(tag: str, *parts: str, **attributes: object) -> Markup:
     """An element of a drawing, with its attributes, such as ``stroke_width``."""
-    written = []
-    for name, value in attributes.items():
-        written.append(f' {name.replace("_", "-")}="{show(str(value))}"')
-    return Markup(f"<{tag}{''.join(written)}>{join(parts)}</{tag}>")
+    return _build(tag, parts, {name.replace("_", "-"): value for name, value in attributes.items()})
 
 
 def link(text: str, name: str, description: str = "") -> Markup:
     """A link to an element of the page; ``description`` is for screen readers."""
-    spoken = f' aria-label="{show(description)}"' if description else ""
-    return Markup(f'<a href="#{name}"{spoken}>{show(text)}</a>')
+    return _build("a", [text], {"href": f"#{name}", "aria-label": description or None})
+
+
+def _build(tag: str, parts: Iterable[str], attributes: Mapping[str, object]) -> Markup:
+    """An element; attributes that are ``None`` are left out."""
+    written = _write_attributes(attributes)
+    return Markup("<{tag}{written}>{content}</{tag}>").format(
+        tag=tag, written=written, content=join(parts)
+    )
+
+
+def _write_attributes(attributes: Mapping[str, object]) -> Markup:
+    pair = Markup(' {}="{}"')
+    return join(
+        pair.format(name, show(str(value)))
+        for name, value in attributes.items()
+        if value is not None
+    )
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> Markup:
@@ -107,62 +109,21 @@ def matrix(
 
 def _scroll(content: Markup, kind: str = "wide") -> Markup:
     # Only an element that can have the focus scrolls by keyboard.
-    return Markup(f'<div class="{kind}" tabindex="0">{content}</div>')
+    return _build("div", [content], {"class": kind, "tabindex": 0})
 
 
 def image(encoded: bytes, description: str, kind: str = "") -> Markup:
     """An image embedded in the page, PNG or JPEG; ``description`` is its alternative text."""
     media = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
     data = base64.b64encode(encoded).decode()
-    style = f' class="{kind}"' if kind else ""
-    return Markup(f'<img{style} src="data:{media};base64,{data}" alt="{show(description)}">')
+    source = f"data:{media};base64,{data}"
+    attributes = {"class": kind or None, "src": source, "alt": description}
+    return Markup("<img{}>").format(_write_attributes(attributes))
 
 
 def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
     """A ``chart`` (page width), a ``chart narrow``, or a ``sheet`` (original size, scrolls)."""
     return _scroll(image(encoded, description, kind))
-
-
-def line_chart(
-    title: str, lines: Mapping[str, Mapping[int, float]], ends: tuple[str, str], axis: str
-) -> Markup:
-    """A drawing of values by whole numbers, such as epochs, which ``axis`` names.
-
-    Has a line for each name. ``ends`` are the texts of the lowest and the highest value.
-    """
-    width, height = CHART_PX
-    values = [value for line in lines.values() for value in line.values()]
-    places = [place for line in lines.values() for place in line]
-    low, high = min(values), max(values)
-    first, last = min(places), max(places)
-    left = 8 + LETTER_PX * max(map(len, ends))
-    parts = [
-        f'<path class="axes" d="M{left:.0f} 22v{height}h{width}"/>',
-        f'<text x="{left:.0f}" y="12" class="start">{show(title)}</text>',
-        f'<text x="{left - 5:.0f}" y="{22 + height}" class="end">{show(ends[0])}</text>',
-        f'<text x="{left - 5:.0f}" y="30" class="end">{show(ends[1])}</text>',
-        f'<text x="{left:.0f}" y="{36 + height}" class="start">{first}</text>',
-        f'<text x="{left + width:.0f}" y="{36 + height}" class="end">{show(axis)} {last}</text>',
-    ]
-    legend = left + width
-    for number, (name, line) in reversed(list(enumerate(lines.items()))):
-        points = [
-            f"{left + width * (place - first) / max(1, last - first):.1f}"
-            f",{22 + height * (1 - (value - low) / ((high - low) or 1)):.1f}"
-            for place, value in line.items()
-        ]
-        parts.append(f'<polyline class="line-{number}" points="{" ".join(points)}"/>')
-        parts.append(f'<text x="{legend:.0f}" y="12" class="end">{show(name)}</text>')
-        legend -= LETTER_PX * len(name) + 4
-        parts.append(f'<path class="line-{number}" d="M{legend - 16:.0f} 8h14"/>')
-        legend -= 24
-    spoken = "; ".join(
-        f"{name}: {line[min(line)]:.3g} to {line[max(line)]:.3g}" for name, line in lines.items()
-    )
-    return Markup(
-        f'<svg class="chart" role="img" aria-label="{show(f"{title} by {axis}: {spoken}")}"'
-        f' width="{left + width + 16:.0f}" height="{height + 42}">{"".join(parts)}</svg>'
-    )
 
 
 def list_shades() -> str:
@@ -173,15 +134,16 @@ def list_shades() -> str:
 
 
 @cache
-def _read_style() -> str:
-    return files("lamina").joinpath("notebook.css").read_text("utf-8") + list_shades()
+def _read_style() -> Markup:
+    style = files("lamina").joinpath("notebook.css").read_text("utf-8")
+    return Markup(style + list_shades())  # noqa: S704 (no text of a user)
 
 
 def card(title: str, *parts: str) -> str:
     """The notebook view of a value, in the light or dark colors of the page."""
     return wrap(
         "div",
-        Markup(f"<style>{_read_style()}</style>"),
+        wrap("style", _read_style()),
         wrap("p", wrap("b", title)),
         *parts,
         kind="lamina",

@@ -18,34 +18,16 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the beginning of a cell that a spread
 
 
 def hide_password(text: str) -> str:
-    """A URL, even after ``--storage=``, without passwords and query; other text unchanged.
+    """A URL, even after ``--storage=``, without password and query; other text unchanged.
 
     >>> hide_password("postgresql://me:secret@host/studies")
     'postgresql://me:***@host/studies'
     """
     if "://" not in text:
         return text
-    flag, equals, url = "", "", text
-    if text.startswith("-"):
-        flag, equals, url = text.partition("=")
-    return flag + equals + _hide_in_url(url)
-
-
-def _hide_in_url(url: str) -> str:
-    hidden = url.partition("://")[0] + "://***"
-    try:
-        from sqlalchemy.engine import make_url
-
-        parsed = make_url(url)
-    except ImportError:
-        return hidden if "@" in url else url.partition("?")[0]
-    except Exception:  # it is not the URL of a database, but may contain a password
-        return hidden
-    if "@" in (parsed.host or ""):  # a part of the password
-        return hidden
-    if parsed.password is None:
-        return url.partition("?")[0]
-    return parsed.set(query={}).render_as_string(hide_password=True)
+    # A password may contain any character, so it ends at the last @.
+    hidden = re.sub("(://[^:]*):.*@", r"\1:***@", text, flags=re.DOTALL)
+    return hidden.partition("?")[0]
 
 
 def parse_seconds(text: str) -> float | None:

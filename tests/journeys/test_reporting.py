@@ -27,7 +27,7 @@ def test_a_page_is_written_into_the_run_or_where_it_is_told(run_beside_data, wor
     page = file.read_text()
     assert done.stdout == f"report: {file} ({file.stat().st_size / 1e3:.0f} kB)\n"
     command = "lamina train 'Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()'"
-    assert f"<pre>{command.replace(chr(39), '&#x27;')}" in page
+    assert f"<pre>{command.replace(chr(39), '&#39;')}" in page
     assert page.count("data:image/jpeg") >= 20
     done = run_lamina("report", run_beside_data, "here.html", "--json")
     assert events(done.stdout) == [

@@ -118,7 +118,7 @@ def test_in_a_notebook_a_summary_is_a_table():
     summary = summarize(NET, (3, 32, 32), 10)
     shown = summary._repr_html_()
     (table,) = re.findall("<table.*</table>", shown)
-    assert "Conv2d(8, 3, padding=&#x27;same&#x27;)" in table
+    assert "Conv2d(8, 3, padding=&#39;same&#39;)" in table
     assert "Output(units=10)" in table
     assert "1,706" in table
     assert repr(summary) == "Summary(4 layers, 1,706 parameters, 549,024 multiply-adds)"

@@ -71,8 +71,7 @@ def test_events_come_after_saving_and_test_is_evaluated_once(tmp_path):
     assert repr(run) == f"Run('{run.path}': net on pets, epochs 2/2, test {run.report.score})"
     html = Run(tmp_path / "<b>", run.record)._repr_html_()
     assert (
-        f"<b>Run(&#x27;{tmp_path}/&lt;b&gt;&#x27;: net on pets, epochs 0/2, not finished)</b>"
-        in html
+        f"<b>Run(&#39;{tmp_path}/&lt;b&gt;&#39;: net on pets, epochs 0/2, not finished)</b>" in html
     )
     assert list_lines(run.report)[0] in run._repr_html_()
     assert run.history["epoch"].to_list() == [1, 2]

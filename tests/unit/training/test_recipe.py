@@ -108,7 +108,7 @@ def test_a_notebook_shows_the_changed_fields_with_their_texts():
     body = Recipe(lr=0.1, flip="random")._repr_html_().partition("<tbody>")[2]
     cells = re.findall("<td[^>]*>(.*?)</td>", body)
     assert cells[:3] == ["lr", "0.1", "peak learning rate"]
-    assert cells[3:5] == ["flip", "&#x27;random&#x27;"]
+    assert cells[3:5] == ["flip", "&#39;random&#39;"]
     assert len(cells) == 6
     assert "all fields have their defaults" in Recipe()._repr_html_()
     shown = inspect.getdoc(Recipe)
