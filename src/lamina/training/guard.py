@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from lamina.errors import NetError, NotFiniteError, RecipeError
 from lamina.training.augment import shrink_batch
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.custom import Parts, describe_part
-from lamina.training.forward import Forward
 from lamina.training.hooks import (
     black_images,
     describe_layer,
@@ -104,17 +103,24 @@ def _count_values(module: nn.Module, pair: Tensor, batch: int) -> int:
 
 
 def check_loss(
-    loss: Scalar, divided: DividedBatch, forward: Forward, parts: Parts, lr: float
+    loss: Scalar,
+    divided: DividedBatch,
+    model: Model,
+    compute: Callable[[Batch], tuple[Logits, Scalar]],
+    parts: Parts,
+    lr: float,
 ) -> None:
-    """Raise ``NotFiniteError`` with the first layer if the loss is not finite. Waits for a GPU."""
+    """Raise ``NotFiniteError`` with the first layer if the loss is not finite. Waits for a GPU.
+
+    ``compute`` returns the logits and the loss of a batch.
+    """
     if math.isfinite(loss):
         return
-    model = forward.model
     place = UNKNOWN
     # All lanes, so that each process of a group finds the same place.
     for lane in range(divided.lanes):
         if place == UNKNOWN:
-            place = trace_not_finite(model, forward, divided.gather(lane), parts)
+            place = trace_not_finite(model, divided.gather(lane), compute, parts)
     remedies = ", gradient_clip 1, or BatchNorm() in the net"
     if normalizes(model):
         remedies = " or gradient_clip 1"
@@ -141,7 +147,12 @@ def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
-def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts) -> str:
+def trace_not_finite(
+    model: Model,
+    batch: Batch,
+    compute: Callable[[Batch], tuple[Logits, Scalar]],
+    parts: Parts,
+) -> str:
     """Description of the first NaN or infinity, found by repeating the failed step."""
     if parts.augment is not None and not torch.isfinite(batch.pixels).all():
         return f"the images from augment, {describe_part(parts.augment)}"
@@ -158,8 +169,7 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
             wrong.append(last)
 
     with watch(model, innermost_paths(model), note):
-        logits = forward(batch)
-        loss = forward.loss(logits, batch)
+        logits, loss = compute(batch)
     if wrong:
         return f"the activations of {wrong[0]}"
     return UNKNOWN if torch.isfinite(loss) else describe_loss(logits, batch.targets, last, parts)

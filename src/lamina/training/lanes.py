@@ -7,10 +7,9 @@ therefore bit-identical for any number of processes.
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -19,160 +18,132 @@ from torch.nn.modules.batchnorm import _NormBase
 from lamina.errors import NetError, RecipeError
 from lamina.training import group
 from lamina.training.batches import Batch, DividedBatch
-from lamina.training.events import Epoch
 from lamina.training.model import Model
 from lamina.training.task import Scalar, Vector
 
-WATCHED_STEPS = 3  # first steps of each epoch, in which lanes are checked for changed buffers
-Span = tuple[int, int]  # lanes start to stop - 1: a node of the tree
-
-
-def halve(span: Span) -> tuple[Span, Span]:
-    """A node's two children; the left has the largest power of two below its lane count."""
-    start, stop = span
-    middle = start + (1 << ((stop - start - 1).bit_length() - 1))
-    return (start, middle), (middle, stop)
-
-
-def cover(span: Span, dealt: range) -> list[Span]:
-    """The largest nodes below ``span`` whose lanes are all in ``dealt``, in order."""
-    start, stop = span
-    if stop <= dealt.start or dealt.stop <= start:
-        return []
-    if dealt.start <= start and stop <= dealt.stop:
-        return [span]
-    return [node for half in halve(span) for node in cover(half, dealt)]
-
-
-def add_up(span: Span, nodes: Mapping[Span, Vector]) -> Vector:
-    if span in nodes:
-        return nodes[span]
-    left, right = halve(span)
-    return add_up(left, nodes) + add_up(right, nodes)
-
-
-def insert(nodes: dict[Span, Vector], lane: int, vector: Vector, span: Span) -> None:
-    """Insert a lane's vector; once both children of a node exist, replace them with their sum."""
-    if span == (lane, lane + 1):
-        nodes[span] = vector
-        return
-    left, right = halve(span)
-    insert(nodes, lane, vector, left if lane < left[1] else right)
-    if left in nodes and right in nodes:
-        nodes[span] = nodes.pop(left) + nodes.pop(right)
-
-
-def sum_lanes(
-    nodes: Mapping[Span, Vector],
-    lanes: int,
-    dealt: int,
-    empty: Vector,
-) -> Vector:
-    """Sum the first ``lanes`` of ``dealt``; a process without lanes adds ``empty`` (zeros)."""
-    whole: Span = (0, lanes)
-    processes = group.size()
-    if processes == 1:
-        return add_up(whole, nodes)
-    spans = [cover(whole, group.deal(dealt, processes, process)) for process in range(processes)]
-    sums = [add_up(span, nodes) for span in spans[group.rank()]]
-    stacked = torch.stack(sums) if sums else empty.new_zeros(0, len(empty))
-    received = group.exchange(stacked, [len(nodes) for nodes in spans])
-    all_spans = [span for nodes in spans for span in nodes]
-    parts = dict(zip(all_spans, received, strict=True))
-    return group.collect(add_up(whole, parts), len(empty))
-
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """The sums over the lanes of a step that are not written to the model."""
+class Block:
+    """The sum of ``size`` lanes from ``start`` on; the size is a power of two that divides it."""
 
-    loss: Scalar  # mean over the images
-    correct: Scalar | float  # NaN where predictions are not counted
-    interrupts: Scalar | float = 0.0  # number of processes that were interrupted
+    start: int
+    size: int
+    sum: Vector
 
 
-class OneLane:
-    """The sums of a step with a single lane."""
+def append(blocks: list[Block], block: Block) -> None:
+    """Append a block; two neighbors that are the halves of a larger block are added at once."""
+    while blocks and blocks[-1].size == block.size and blocks[-1].start % (2 * block.size) == 0:
+        left = blocks.pop()
+        block = Block(left.start, 2 * left.size, left.sum + block.sum)
+    blocks.append(block)
 
-    def share_start(self) -> None:
-        """Nothing to share: there is one process."""
 
-    def begin(self, _: DividedBatch) -> None:
-        """Nothing to prepare."""
+def add_up(parts: Iterable[Block]) -> Vector:
+    """The sum of all lanes, from neighboring blocks in order."""
+    blocks: list[Block] = []
+    for part in parts:
+        append(blocks, part)
+    return reduce(lambda right, left: left + right, [block.sum for block in reversed(blocks)])
 
-    def add(self, _: Batch, loss: Scalar, correct: Scalar | None) -> None:
-        self._sums = Sums(loss.detach(), math.nan if correct is None else correct)
 
-    def finish(self) -> Sums:
-        return self._sums
+def list_blocks(lanes: range) -> list[Block]:
+    """The blocks, without sums, into which successive lanes are added."""
+    blocks: list[Block] = []
+    nothing = torch.zeros(0)
+    for lane in lanes:
+        append(blocks, Block(lane, 1, nothing))
+    return blocks
+
+
+def sum_lanes(own: list[Block], lanes: int, dealt: int, empty: Vector) -> Vector:
+    """Sum the first ``lanes`` of ``dealt``; a process without lanes has ``empty`` (zeros)."""
+    processes = group.size()
+    if processes == 1:
+        return add_up(own)
+    blocks: list[Block] = []
+    counts = []
+    for process in range(processes):
+        lanes_of_process = group.deal(dealt, processes, process)
+        blocks_of_process = list_blocks(lanes_of_process[: max(0, lanes - lanes_of_process.start)])
+        blocks += blocks_of_process
+        counts.append(len(blocks_of_process))
+    stacked = torch.stack([block.sum for block in own]) if own else empty.new_zeros(0, len(empty))
+    received = group.exchange(stacked, counts)
+    parts = [
+        Block(block.start, block.size, part) for block, part in zip(blocks, received, strict=True)
+    ]
+    return group.collect(add_up(parts), len(empty))
 
 
 class LaneSums:
-    """Sums of gradients, batch-norm statistics and loss over lanes, weighted by image share."""
+    """The sums over a step's lanes of gradients, batch-norm statistics, loss and predictions.
 
-    def __init__(self, model: Model, lanes: int) -> None:
+    Each lane counts by its share of the images.
+    """
+
+    def __init__(self, model: Model, step: DividedBatch, lanes: int) -> None:
+        norms = [layer for layer in model.modules() if isinstance(layer, _NormBase)]
+        statistics = [part for norm in norms for part in (norm.running_mean, norm.running_var)]
         self._model = model
+        self._step = step
         self._lanes = lanes
-        self._statistics: list[Tensor] = []
-        self._counts: list[Tensor] = []
-        for layer in model.modules():
-            if isinstance(layer, _NormBase):
-                statistics = (layer.running_mean, layer.running_var)
-                self._statistics += [tensor for tensor in statistics if tensor is not None]
-                if layer.num_batches_tracked is not None:
-                    self._counts.append(layer.num_batches_tracked)
-        self._buffers = [*self._statistics, *self._counts]
-        summed = {id(buffer) for buffer in self._buffers}
-        self._constants = [
-            name for name, buffer in model.body.named_buffers() if id(buffer) not in summed
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._statistics = [part for part in statistics if part is not None]
+        self._counts = [
+            norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None
         ]
-
-    def share_start(self) -> None:
-        """Start all processes from the leader's weights."""
-        group.share_weights(self._model)
-
-    def begin(self, divided: DividedBatch) -> None:
-        self._divided = divided
-        watched = self._constants if divided.step < WATCHED_STEPS else []
-        self._expected = {name: self._model.body.get_buffer(name).clone() for name in watched}
-        self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
+        self._buffers = [*self._statistics, *self._counts]
         self._before = [buffer.clone() for buffer in self._buffers]
-        self._nodes: dict[Span, Tensor] = {}
-        self._used: set[int] = set()  # indices of the weights that a lane of this process used
+        self._constants: dict[str, Tensor] = {}
+        if step.step == 0:
+            summed = {id(buffer) for buffer in self._buffers}
+            self._constants = {
+                name: buffer.clone()
+                for name, buffer in model.body.named_buffers()
+                if id(buffer) not in summed
+            }
+        self._blocks: list[Block] = []
+        self._used: set[int] = set()  # places of the weights that a lane of this process used
 
     @torch.no_grad()
-    def add(self, batch: Batch, loss: Scalar, correct: Scalar | None) -> None:
+    def add(self, batch: Batch, loss: Scalar, correct: Tensor | float) -> None:
         """Add a lane's gradients, statistics and loss, and restore the model's earlier state."""
         self._check_constants()
         share = 1.0 if batch.share is None else batch.share
-        gradients = []
-        is_used = []
-        for weight in self._weights:
-            is_used.append(weight.grad is not None)
-            gradients.append(torch.zeros_like(weight) if weight.grad is None else weight.grad)
-            weight.grad = None
-        self._used |= {place for place, used in enumerate(is_used) if used}
-        changes = []
-        for buffer, before in zip(self._buffers, self._before, strict=True):
-            changes.append(buffer - before)
-            buffer.copy_(before)
-        statistics = len(self._statistics)
-        is_interrupted = not self._nodes and group.take_interrupt()
+        used = {place for place, weight in enumerate(self._weights) if weight.grad is not None}
+        is_used = [float(place in used) for place in range(len(self._weights))]
+        gradients = [
+            torch.zeros_like(weight) if weight.grad is None else weight.grad
+            for weight in self._weights
+        ]
+        changes = [
+            buffer - before for buffer, before in zip(self._buffers, self._before, strict=True)
+        ]
         parts = [
             *gradients,
-            *(share * change for change in changes[:statistics]),
-            *changes[statistics:],
+            *(share * change for change in changes[: len(self._statistics)]),
+            *changes[len(self._statistics) :],
             loss.new_tensor(is_used),
-            share * loss.detach(),
-            loss.new_full((), math.nan) if correct is None else correct,
-            loss.new_tensor(float(is_interrupted)),
+            share * loss,
+            torch.as_tensor(correct, device=loss.device),
+            loss.new_tensor(float(group.take_interrupt())),
         ]
         vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
-        insert(self._nodes, batch.lane, vector, (0, self._divided.lanes))
+        append(self._blocks, Block(batch.lane, 1, vector))
+        self._used |= used
+        for weight in self._weights:
+            weight.grad = None
+        for buffer, before in zip(self._buffers, self._before, strict=True):
+            buffer.copy_(before)
 
     def _check_constants(self) -> None:
-        for name, expected in self._expected.items():
-            if not _are_equal(self._model.body.get_buffer(name), expected):
+        for name, expected in self._constants.items():
+            buffer = self._model.body.get_buffer(name)
+            is_same = buffer.shape == expected.shape
+            if is_same:
+                is_same = bool(((buffer == expected) | (buffer.isnan() & expected.isnan())).all())
+            if not is_same:
                 raise NetError(
                     f"lanes is {self._lanes}, but the forward pass changes the buffer {name}; the"
                     " trained model would depend on the number of processes. Set lanes to 1, or do"
@@ -181,75 +152,33 @@ class LaneSums:
                 )
 
     @torch.no_grad()
-    def finish(self) -> Sums:
+    def finish(self) -> tuple[Scalar, Scalar, Scalar]:
+        """Write the sums to the model; the mean loss, correct predictions, interrupted processes.
+
+        The number of correct predictions is NaN where they are not counted.
+        """
         scalar = torch.zeros((), device=self._model.device)
         is_used = scalar.expand(len(self._weights))
         parts = [*self._weights, *self._buffers, is_used, scalar, scalar, scalar]  # as in add
         lengths = [part.numel() for part in parts]
         empty = scalar.new_zeros(sum(lengths))
-        total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty)
+        total = sum_lanes(self._blocks, self._step.lanes, self._lanes, empty)
         pieces = zip(total.split(lengths), parts, strict=True)
-        *sums, lanes, loss, correct, interrupts = (piece.view(part.shape) for piece, part in pieces)
-        gradients = sums[: len(self._weights)]
-        changes = iter(sums[len(self._weights) :])
+        *sums, uses, loss, correct, interrupts = (piece.view(part.shape) for piece, part in pieces)
         # A weight that no lane used gets no gradient, because an optimizer would decay it for a
         # gradient of zeros. A single process knows these weights without waiting for a GPU.
         if group.size() > 1:
-            self._used = {place for place, count in enumerate(lanes.tolist()) if count}
+            self._used = {place for place, count in enumerate(uses.tolist()) if count}
         for place in self._used:
             # Fused optimizers expect the memory layout of the weight.
             weight = self._weights[place]
-            weight.grad = torch.empty_like(weight).copy_(gradients[place])
+            weight.grad = torch.empty_like(weight).copy_(sums[place])
+        changes = iter(sums[len(self._weights) :])
         for statistic in self._statistics:
             statistic += next(changes)
         for count in self._counts:
             count += (next(changes) > 0).to(count.dtype)
-        return Sums(loss, correct, interrupts)
-
-
-def _are_equal(first: Tensor, second: Tensor) -> bool:
-    """Like ``torch.equal``, but NaN equals NaN."""
-    has_shape = first.shape == second.shape
-    return has_shape and bool(((first == second) | (first.isnan() & second.isnan())).all())
-
-
-@dataclass
-class Tally:
-    """The sums of the current epoch, kept on the device so that no step waits for the GPU."""
-
-    images: int = 0
-    loss: Tensor | float = 0.0
-    correct: Tensor | float = 0.0  # NaN where predictions are not counted
-    seconds: float = 0.0
-    _interrupts: Tensor | float = 0.0
-    _clock: float = 0.0
-
-    def start(self) -> None:
-        self._clock = time.perf_counter()
-        self._interrupts = 0.0
-
-    def pause(self) -> None:
-        float(self.loss)
-        self.seconds += time.perf_counter() - self._clock
-
-    def add(self, sums: Sums, images: int) -> None:
-        self.images += images
-        self.loss = self.loss + sums.loss * images
-        self.correct = self.correct + sums.correct
-        self._interrupts = self._interrupts + sums.interrupts
-
-    @property
-    def is_interrupted(self) -> bool:
-        return bool(self._interrupts)
-
-    def values(self) -> tuple[int, float, float | None, float]:
-        correct = float(self.correct)
-        return self.images, float(self.loss), None if math.isnan(correct) else correct, self.seconds
-
-    def summarize(self, epoch: int, epochs: int | None, lr: float) -> Epoch:
-        images, loss, correct, seconds = self.values()
-        accuracy = None if correct is None else correct / images
-        return Epoch(epoch, epochs, loss / images, accuracy, seconds, images / seconds, lr)
+        return loss, correct, interrupts
 
 
 def check_alone(what: str) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.data import Images
 from lamina.errors import check_type
+from lamina.kernels.library import find_kernels
 from lamina.nets import Net
-from lamina.training.batches import Batches, DividedBatch, check_images
+from lamina.training import group
+from lamina.training.batches import Batch, Batches, check_images
 from lamina.training.checkpoint import (
     Checkpoint,
     Standing,
@@ -25,18 +29,18 @@ from lamina.training.custom import NO_PARTS, Parts, check_parts
 from lamina.training.device import Choice, choose_device, keep_freed_memory
 from lamina.training.diagnosis import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
-from lamina.training.forward import Forward, choose_loss
 from lamina.training.guard import check_loss, check_model, check_tensors, find_not_finite
 from lamina.training.head import find_linear_head, fit_model_head
-from lamina.training.lanes import LaneSums, OneLane, Sums, Tally, deal_lanes
+from lamina.training.lanes import LaneSums, deal_lanes
+from lamina.training.loss import choose_loss
 from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
-from lamina.training.precision import choose_precision
+from lamina.training.precision import choose_precision, prepare
 from lamina.training.prediction import predict_logits
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Schedule
-from lamina.training.task import LogitsArray, Pixels
+from lamina.training.task import Logits, LogitsArray, Pixels, Scalar
 
 AnyNet: TypeAlias = Net | nn.Module
 
@@ -76,6 +80,10 @@ class Training:
     >>> [event.epoch for event in training if isinstance(event, Epoch)]
     [1]
     """
+
+    _sum_of_losses: Tensor | float
+    _correct: Tensor | float  # predictions; NaN where they are not counted
+    _seconds: float
 
     def __init__(
         self,
@@ -122,16 +130,14 @@ class Training:
             lanes=deal_lanes(recipe.lanes),
             augment=parts.augment,
         )
-        loss = choose_loss(self._live, recipe, parts)
-        self._forward = Forward(self._live, self._batches, recipe, self.precision, loss)
+        self._loss = choose_loss(self._live, recipe, parts)
+        self._twin = prepare(self._live, find_kernels())
         self._models = {"live": self._live}
         self._mean: MeanWithStart | None = None
         if recipe.initial_fraction:
             self._mean = MeanWithStart(self._live, recipe.initial_fraction)
             self._models["initial"] = self._mean.initial
         self.schedule = Schedule(recipe, len(self._batches), parts.schedule)
-        self._lanes = OneLane() if recipe.lanes == 1 else LaneSums(self._live, recipe.lanes)
-        self._tally = Tally()
         self._parts = parts
         # A module may contain infinities on purpose, for example in a mask.
         self._not_finite = find_not_finite(name_tensors(self._models, self._optimizer))
@@ -143,6 +149,7 @@ class Training:
         self.steps_done = 0
         self.is_interrupted = False
         self._has_initial = initial is not None
+        self._start_epoch()
 
     def __repr__(self) -> str:
         steps = f"{self.steps_done:,} of {self.schedule.steps or '?'} steps"
@@ -170,13 +177,13 @@ class Training:
 
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
-            is_fitted = self.recipe.head == "fitted" and not self._has_initial
-            if is_fitted and not self.steps_done:
-                yield from fit_model_head(
-                    self._live, self._images, self.recipe, autocasts=self._forward.autocasts
-                )
             if not self.steps_done:
-                self._lanes.share_start()
+                if self.recipe.head == "fitted" and not self._has_initial:
+                    autocasts = self._autocasts
+                    yield from fit_model_head(
+                        self._live, self._images, self.recipe, autocasts=autocasts
+                    )
+                group.share_weights(self._live)
                 if self._mean:
                     self._mean.start()
             while not self.is_finished:
@@ -185,74 +192,120 @@ class Training:
             self._live.eval()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
-        forward = self._forward
-        lanes = self._lanes
         optimizer = self._optimizer
-        forward.set_training_mode()
-        self._tally.start()
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
+        self._set_training_mode()
+        began = time.perf_counter()
+        interrupts: Tensor | float = 0.0
         for step in self._batches.epoch(epoch, first_step, self.schedule.size_fraction):
-            lanes.begin(step)
             optimizer.zero_grad()
+            lanes = self.recipe.lanes
+            sums = LaneSums(self._live, step, lanes) if lanes > 1 else None
             for batch in step.own:  # one batch, unless the recipe divides it into lanes
-                logits = forward(batch)
-                loss = forward.loss(logits, batch)
+                logits, loss = self._forward(batch)
                 # Not backward(share), which would make torch import its symbolic shapes for over a
                 # second.
                 shared = loss if batch.share is None else loss * batch.share
                 shared.backward()
-                correct = None
-                if batch.labels is not None:
-                    correct = self._live.task.correct(logits.detach(), batch.labels)
-                lanes.add(batch, loss, correct)
-            sums = lanes.finish()
-            if self._can_wait(step):
-                check_loss(sums.loss, step, forward, self._parts, self.lr)
+                loss = loss.detach()
+                correct = self._count_correct(logits.detach(), batch)
+                if sums is not None:
+                    sums.add(batch, loss, correct)
+            if sums is not None:
+                loss, correct, interrupted = sums.finish()
+                interrupts = interrupts + interrupted
+
+            is_epoch_over = step.step + 1 == self.steps_per_epoch
+            is_last = is_epoch_over or self.schedule.is_over(self.steps_done + 1)
+            is_recorded = is_last or (step.step + 1) % self._steps_per_record == 0
+            # Reading values before other steps would stall a GPU.
+            can_read = is_recorded or self._live.device.type == "cpu"
+            if can_read:
+                check_loss(loss, step, self._live, self._forward, self._parts, self.lr)
             if self.recipe.gradient_clip:
                 nn.utils.clip_grad_norm_(self._live.parameters(), self.recipe.gradient_clip)
             set_lr(optimizer, self.schedule.factor(self.steps_done))
-            is_epoch_over = step.step + 1 == self.steps_per_epoch
-            is_last = is_epoch_over or self.schedule.is_over(self.steps_done + 1)
-            with self._doctor.watch(sums.loss, is_last=is_last):
+            with self._doctor.watch(loss, is_last=is_last):
                 optimizer.step()
-            yield from self._record(step, sums)
+
+            self.steps_done += 1
+            self._seen_images += step.images
+            self._sum_of_losses = self._sum_of_losses + loss * step.images
+            self._correct = self._correct + correct
+            self.is_interrupted = can_read and bool(interrupts)
+            if not (is_recorded or self.is_interrupted):
+                continue
+            float(self._sum_of_losses)  # waits for a GPU
+            self._seconds += time.perf_counter() - began
+            self._live.eval()
+            if is_last:
+                self.check_weights()
+                yield self._end_epoch(epoch + 1)
+            else:
+                yield Step(epoch + 1, step.step + 1, self.steps_per_epoch, loss.item())
             if self.is_finished:  # perhaps within an epoch
                 return
+            self._set_training_mode()
+            began = time.perf_counter()
+            interrupts = 0.0
 
-    def _record(self, step: DividedBatch, sums: Sums) -> Iterator[Step | Epoch]:
-        """Count the step; yield a due event, with the model in eval mode and the clock stopped."""
-        self.steps_done += 1
-        self._tally.add(sums, step.images)
-        self.is_interrupted = self._can_wait(step) and self._tally.is_interrupted
-        if not (self._is_recorded(step) or self.is_interrupted):
-            return
-        self._tally.pause()
-        self._live.eval()
-        if step.step + 1 < self.steps_per_epoch and not self.is_finished:
-            yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
-        else:
-            self.check_weights()
-            lr = self._optimizer.param_groups[0]["lr"]
-            epoch = self._tally.summarize(step.epoch + 1, self.schedule.epochs, lr)
-            self._tally = Tally()
-            yield self._doctor.examine(epoch, self.lr)
-        self._forward.set_training_mode()
-        self._tally.start()
+    def _forward(self, batch: Batch) -> tuple[Logits, Scalar]:
+        """The logits and the loss of a batch; dropout depends only on seed, step and lane."""
+        device = self._live.device
+        purpose = "dropout" if self.recipe.lanes == 1 else f"dropout in lane {batch.lane}"
+        with (
+            seeded(derive_seed(self.recipe.seed, purpose, self.steps_done), device),
+            torch.autocast(device.type, torch.bfloat16, enabled=self._autocasts),
+        ):
+            logits: Logits = self._twin(batch.pixels)
+        return logits, self._loss(logits, batch)
 
-    def _is_recorded(self, step: DividedBatch) -> bool:
-        is_last = step.step + 1 == self.steps_per_epoch or self.is_finished
-        return is_last or (step.step + 1) % self._steps_per_record == 0
+    def _count_correct(self, logits: Logits, batch: Batch) -> Tensor | float:
+        """The number of correct predictions; NaN where they are not counted."""
+        correct = None
+        if batch.labels is not None:
+            correct = self._live.task.correct(logits, batch.labels)
+        return math.nan if correct is None else correct
 
-    def _can_wait(self, step: DividedBatch) -> bool:
-        """Whether reading values now would not stall a GPU."""
-        return self._live.device.type == "cpu" or self._is_recorded(step)
+    @property
+    def _autocasts(self) -> bool:
+        return self.precision.value == "bf16"
+
+    def _set_training_mode(self) -> None:
+        self._live.train()
+        # pretrained statistics are better than the statistics of small batches
+        if self.recipe.head == "fitted":
+            for module in self._live.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def _start_epoch(self) -> None:
+        """Begin the sums over an epoch; they stay on the device, so that no step waits for it."""
+        self._seen_images = 0
+        self._sum_of_losses = 0.0
+        self._correct = 0.0
+        self._seconds = 0.0
+
+    def _end_epoch(self, number: int) -> Epoch:
+        images = self._seen_images
+        epoch = Epoch(
+            epoch=number,
+            epochs=self.schedule.epochs,
+            train_loss=float(self._sum_of_losses) / images,
+            train_accuracy=_to_number(float(self._correct) / images),
+            train_seconds=self._seconds,
+            images_per_second=images / self._seconds,
+            lr=self._optimizer.param_groups[0]["lr"],
+        )
+        self._start_epoch()
+        return self._doctor.examine(epoch, self.lr)
 
     def predict_logits(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
 
         Uses the number format of the training. See :func:`~lamina.predict_logits`.
         """
-        autocasts = self._forward.autocasts
+        autocasts = self._autocasts
         return predict_logits(self.model, pixels, autocasts=autocasts, part=part)
 
     @property
@@ -262,7 +315,7 @@ class Training:
 
     def predict_by_head(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
         """As :meth:`predict_logits`, of the model before all layers were trained."""
-        autocasts = self._forward.autocasts
+        autocasts = self._autocasts
         model = self._models["initial"].eval()
         return predict_logits(model, pixels, autocasts=autocasts, part=part)
 
@@ -282,14 +335,13 @@ class Training:
     def checkpoint(self) -> Checkpoint:
         """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
         self.check_weights()
-        images, loss, correct, seconds = self._tally.values()
         standing = Standing(
             steps_done=self.steps_done,
             steps_per_epoch=self.steps_per_epoch,
-            images=images,
-            loss=loss,
-            correct=correct,
-            seconds=seconds,
+            images=self._seen_images,
+            loss=float(self._sum_of_losses),
+            correct=_to_number(self._correct),
+            seconds=self._seconds,
             doctor=self._doctor.state,
             optimizer=collect_numbers(self._optimizer),
             knots=self.schedule.knots,
@@ -304,5 +356,13 @@ class Training:
         self.steps_done = standing.steps_done
         self._doctor.state = standing.doctor
         self.schedule.restore(standing.knots, self.steps_done)
-        correct = math.nan if standing.correct is None else standing.correct
-        self._tally = Tally(standing.images, standing.loss, correct, standing.seconds)
+        self._seen_images = standing.images
+        self._sum_of_losses = standing.loss
+        self._correct = math.nan if standing.correct is None else standing.correct
+        self._seconds = standing.seconds
+
+
+def _to_number(value: Tensor | float) -> float | None:
+    """The value as a number; ``None`` for NaN."""
+    number = float(value)
+    return None if math.isnan(number) else number

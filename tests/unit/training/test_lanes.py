@@ -16,7 +16,7 @@ from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU
 from lamina.training.batches import LEAST_IN_LANE, divide_lanes
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.group import deal, interrupt
-from lamina.training.lanes import add_up, cover, insert, sum_lanes
+from lamina.training.lanes import Block, add_up, append, list_blocks, sum_lanes
 from support.trainings import finish
 
 COUNTS = st.integers(1, 20)
@@ -26,20 +26,33 @@ COUNTS = st.integers(1, 20)
 def test_however_lanes_are_dealt_their_sum_has_the_same_bits(lanes, active, size):
     active, size = min(active, lanes), min(size, lanes)
     vectors = torch.randn(active, 3, generator=torch.Generator().manual_seed(active))
-    leaves = {(lane, lane + 1): vector for lane, vector in enumerate(vectors)}
-    whole = (0, active)
-    spans = [cover(whole, deal(lanes, size, rank)) for rank in range(size)]
-    covered = [lane for own in spans for start, stop in own for lane in range(start, stop)]
+    leaves = [Block(lane, 1, vector) for lane, vector in enumerate(vectors)]
+    dealt = [deal(lanes, size, rank) for rank in range(size)]
+    of_processes = []
+    for part in dealt:
+        blocks: list[Block] = []
+        for leaf in leaves[part.start : part.stop]:
+            append(blocks, leaf)
+        planned = list_blocks(range(part.start, min(part.stop, active)))
+        assert [(block.start, block.size) for block in blocks] == [
+            (block.start, block.size) for block in planned
+        ]
+        assert len(blocks) <= 2 * active.bit_length()
+        of_processes += blocks
+    covered = [
+        lane for block in of_processes for lane in range(block.start, block.start + block.size)
+    ]
     assert covered == list(range(active))  # every lane once, in order
-    nodes = {span: add_up(span, leaves) for own in spans for span in own}
-    alone = add_up(whole, leaves)
-    assert torch.equal(add_up(whole, nodes), alone)
-    kept: dict = {}
-    for lane, vector in enumerate(vectors):
-        insert(kept, lane, vector, whole)
-        assert len(kept) <= active.bit_length()
-    assert torch.equal(sum_lanes(kept, active, lanes, vectors[0]), alone)
+    alone = add_up(leaves)
+    assert torch.equal(add_up(of_processes), alone)
+    assert torch.equal(sum_lanes(leaves, active, lanes, vectors[0]), alone)
     torch.testing.assert_close(alone, vectors.double().sum(0).float())
+
+
+def test_five_lanes_are_added_as_a_binary_tree():
+    a, b, c, d, e = vectors = torch.tensor([1e8, -1e8, 3.0, 1e8, 0.3])[:, None]
+    expected = ((a + b) + (c + d)) + e
+    assert torch.equal(add_up(Block(lane, 1, v) for lane, v in enumerate(vectors)), expected)
 
 
 @given(start=st.integers(0, 100), count=st.integers(1, 100), lanes=COUNTS)
