@@ -25,7 +25,7 @@ def draw(level: int, kind: str = "PNG") -> bytes:
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lamina.data.formats.can_read_heif", lambda: False)
+    monkeypatch.setattr("lamina.data.decoding.can_read_heif", lambda: False)
     files = {
         "bright.jpg": draw(200, "JPEG"),
         "in/dark.jfif": draw(20, "JPEG"),

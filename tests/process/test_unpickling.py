@@ -10,7 +10,7 @@ AUDITED = """
 import sys
 found = []
 from lamina.cli import main
-from lamina.data.sources import cifar
+from lamina.data.sources import published
 import lamina.drawing, torch._dynamo
 def audit(event, arguments):
     if event == "pickle.find_class":

@@ -41,7 +41,7 @@ ORDER_BYTES = 2**17
 STREAMS = ("stdin", "stdout", "stderr")
 LOADED = (
     "torch._dynamo",
-    "lamina.data.sources.class_folders",
+    "lamina.data.sources.scan",
     "lamina.data.pixels",
     "lamina.deploy.report_page",
     "lamina.deploy.studio.data_views",

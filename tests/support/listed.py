@@ -11,7 +11,7 @@ import polars as pl
 from lamina.data import Problem
 from lamina.data.decoding import read_file
 from lamina.data.sources.frames import list_problems
-from lamina.data.sources.listing import Files
+from lamina.data.sources.interface import Files
 
 
 class Listing(NamedTuple):

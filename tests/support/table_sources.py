@@ -16,18 +16,18 @@ import numpy as np
 import polars as pl
 
 from lamina.data import Preparation, Problem
-from lamina.data.sources import rows, table
-from lamina.data.sources.class_folders import scan_folder
-from lamina.data.sources.listing import Arrays, TablePart
+from lamina.data.sources import rows, table_files
+from lamina.data.sources.interface import Arrays, TablePart
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.parquet import spool_images
+from lamina.data.sources.scan import scan_folder
 from support.image_sources import ImageSet
 from support.listed import Listed
 
 
 def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
-    parts, problems = table.find_parts(path)
-    return (parts, problems) if parts else table.find_parquet(scan_folder(path))
+    parts, problems = table_files.find_parts(path)
+    return (parts, problems) if parts else table_files.find_parquet(scan_folder(path))
 
 
 def scan_table(path: Path, preparation: Preparation) -> Listed:

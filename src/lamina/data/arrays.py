@@ -1,8 +1,10 @@
-"""Check a user's arrays and convert them to pixels and targets."""
+"""Arrays of pixels and targets: check and convert those of a user, and digest pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -17,6 +19,7 @@ ImagePixels: TypeAlias = UInt8[np.ndarray, "h w c"]
 CHANNELS = (1, 3, 4)
 """Lengths for which the last axis holds channels, as in (N, H, W, C); it is a width otherwise."""
 BLOCK_IMAGES = 256
+DIGEST_BYTES = 16
 MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 TARGETS = (
     "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K) for"
@@ -75,6 +78,26 @@ def has_only_0_and_1(pixels: Pixels) -> bool:
     """Whether no value is above 1, so that images look black; stops at the first higher value."""
     blocks = (pixels[start : start + BLOCK_IMAGES] for start in range(0, len(pixels), BLOCK_IMAGES))
     return all(block.max(initial=0) <= 1 for block in blocks)
+
+
+def digest_rows(pixels: Pixels) -> UInt8[np.ndarray, "n 16"]:
+    """A digest of each image's pixels; identical images of one array have equal digests."""
+    # Makes no copy of contiguous rows, as in a split.
+    rows = np.ascontiguousarray(pixels).reshape(len(pixels), math.prod(pixels.shape[1:]))
+    digests = (hashlib.blake2b(row.data, digest_size=DIGEST_BYTES).digest() for row in rows)
+    return join_digests(digests)
+
+
+def join_digests(digests: Iterable[bytes]) -> UInt8[np.ndarray, "n 16"]:
+    joined = bytearray(b"".join(digests))
+    return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def may_have_copies(parts: Sequence[UInt8[np.ndarray, "_ 16"]]) -> bool:
+    """Whether images may be identical: a fast check without a frame."""
+    words = [np.ascontiguousarray(digests).view(np.uint64)[:, 0] for digests in parts]
+    halves = np.concatenate([np.empty(0, np.uint64), *words])
+    return len(np.unique(halves)) < len(halves)
 
 
 def to_targets(

@@ -14,21 +14,21 @@ from typing import Any
 
 import polars as pl
 
+from lamina.data.arrays import join_digests
 from lamina.data.cache import HELD_FIRST, map_pixels, split_images
 from lamina.data.corrections import Table, correct
-from lamina.data.digests import join_digests
 from lamina.data.groups import check_divisible, find_groups
 from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
-from lamina.data.pixels import Decoded, Held, fit_arrays, store_files, write_pixels
+from lamina.data.pixels import Held, Stored, fit_arrays, store_files, write_pixels
 from lamina.data.preparation import Preparation
 from lamina.data.sources.frames import add_problems, list_problems
-from lamina.data.sources.listing import Arrays, Files, show_name
+from lamina.data.sources.interface import Arrays, Files, show_name
 from lamina.data.splits import SPLITS, draw_splits
 from lamina.errors import DataError, plural
 from lamina.targets import Targets, kind_of
 
-DECODED: dict[str, Any] = {
+STORED: dict[str, Any] = {
     "content": pl.String,
     "reason": pl.String,
     "height_px": pl.Int32,
@@ -56,9 +56,9 @@ def build_dataset(
     frame = frame.filter(pl.Series(are_kept))
     frame = frame.sort("split", maintain_order=True)
     file = folder / "pixels"
-    decoded, shape, size_px = _store(frame, targets, listing, preparation, file, progress)
-    decoded_frame = pl.DataFrame([row[:-1] for row in decoded], schema=DECODED, orient="row")
-    frame = frame.drop("reason").hstack(decoded_frame)
+    stored, shape, size_px = _store(frame, targets, listing, preparation, file, progress)
+    stored_frame = pl.DataFrame(stored, schema=STORED, orient="row")
+    frame = frame.drop("reason").hstack(stored_frame)
     usual_order = pl.col("split").cast(pl.Enum(SPLITS))
     problems = list_problems(left_out)
     problems += list_problems(frame.sort(usual_order, maintain_order=True))
@@ -141,7 +141,7 @@ def _store(
     preparation: Preparation,
     file: Path,
     progress: Progress,
-) -> tuple[list[Decoded], tuple[int, ...], int | None]:
+) -> tuple[list[Stored], tuple[int, ...], int | None]:
     """Write the pixels of the images in their order; return these, their shape and new size."""
     size_px = preparation.size_px
     resize = preparation.resize

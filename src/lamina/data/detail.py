@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from lamina.data.decoding import resize_image
 from lamina.data.images import Images
-from lamina.data.resizing import resize_image
 from lamina.data.thumbnails import to_pillow
 
 SAMPLED = 50

@@ -33,7 +33,7 @@ from lamina.data.decoding import (
 )
 from lamina.data.images import EMPTY_FOLDER, Dataset, Images, Problem
 from lamina.data.pixels import count_cores, map_ahead
-from lamina.data.sources.class_folders import check_image, is_hidden, scan_folder
+from lamina.data.sources.scan import check_image, is_hidden, scan_folder
 from lamina.errors import DataError, describe_type
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | TensorLike

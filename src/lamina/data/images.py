@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, Integer, UInt8
 
-from lamina.data.arrays import Pixels, has_only_0_and_1, to_array, to_pixels, to_targets
+from lamina.data.arrays import (
+    Pixels,
+    digest_rows,
+    has_only_0_and_1,
+    may_have_copies,
+    to_array,
+    to_pixels,
+    to_targets,
+)
 from lamina.data.corrections import UNCORRECTED, Effect
-from lamina.data.digests import digest_rows, may_have_copies
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.splits import SPLITS, Split
 from lamina.data.thumbnails import encode_png, make_tile

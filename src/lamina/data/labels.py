@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.frames import leave_out_gaps
-from lamina.data.sources.listing import LABEL, Files
+from lamina.data.sources.interface import LABEL, Files
 from lamina.errors import DataError, plural
 from lamina.targets import KindName, Targets, find_kind, most_classes
 

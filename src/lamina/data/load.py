@@ -32,18 +32,18 @@ from lamina.data.images import (
 )
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
-from lamina.data.sources.cifar import open_batches
-from lamina.data.sources.downloads import (
+from lamina.data.sources.drawn import SHAPES, open_shapes
+from lamina.data.sources.interface import Source
+from lamina.data.sources.npz import open_npz
+from lamina.data.sources.published import (
     PUBLISHED,
     download,
     downloaded_path,
     is_offline,
     list_published,
+    open_batches,
 )
-from lamina.data.sources.drawn import SHAPES, open_shapes
-from lamina.data.sources.listing import Source
-from lamina.data.sources.npz import open_npz
-from lamina.data.sources.table import open_folder, open_table
+from lamina.data.sources.table_files import open_folder, open_table
 from lamina.errors import (
     DataError,
     LaminaError,

@@ -17,11 +17,10 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from lamina.data.arrays import ImagePixels
 from lamina.data.cache import format_size
-from lamina.data.decoding import BadImageError, decode_and_measure, fit_pixels, read_file
+from lamina.data.decoding import BadImageError, Size, decode_and_measure, fit_pixels, read_file
 from lamina.data.images import CONFLICT, COPY, Progress
 from lamina.data.preparation import Resize
-from lamina.data.resizing import Size
-from lamina.data.sources.listing import show_name
+from lamina.data.sources.interface import show_name
 from lamina.data.splits import Split
 from lamina.errors import DataError
 
@@ -52,15 +51,17 @@ class Held(NamedTuple):
     target: bytes
 
 
-class Decoded(NamedTuple):
-    """An image, or the reason why it is left out."""
+class Stored(NamedTuple):
+    """What is stored of an image beside its pixels, or the reason why it is left out."""
 
     content: str  # digest of the encoded bytes, or of the pixels before resizing
     reason: str | None = None
     height_px: int = 0  # as stored
     width_px: int = 0
     digest: bytes | None = None  # of the pixels
-    pixels: ImagePixels | None = None
+
+
+Row: TypeAlias = tuple[Stored, ImagePixels | None]
 
 
 def map_ahead(
@@ -95,7 +96,7 @@ def store_files(
     size_px: int | None,
     resize: Resize,
     progress: Progress,
-) -> tuple[list[Decoded], tuple[int, ...], int | None]:
+) -> tuple[list[Stored], tuple[int, ...], int | None]:
     """Decode images to RGB into ``file``; see :func:`write_pixels`.
 
     Also returns the side of the squares that images were resized to, ``None`` if they kept theirs.
@@ -131,7 +132,7 @@ def find_own_size(places: Sequence[Place]) -> Size | None:
 
 def decode_files(
     places: Sequence[Place], size: Size | None, resize: Resize
-) -> Generator[Decoded, None, None]:
+) -> Generator[Row, None, None]:
     """Decode images in order, in threads if their files are large enough."""
     decode = partial(_decode_file, size=size, resize=resize)
     size_bytes = sum(size_bytes or 0 for _, _, size_bytes in places)
@@ -143,58 +144,56 @@ def decode_files(
     return map_ahead(decode, places, threads, per_task)
 
 
-def _decode_file(place: Place, size: Size | None, resize: Resize) -> Decoded:
+def _decode_file(place: Place, size: Size | None, resize: Resize) -> Row:
     file, *span = place
     data = b""
     try:
         data = read_file(Path(os.fsdecode(file)), *span)
         pixels, height_px, width_px = decode_and_measure(data, size, resize=resize)
     except BadImageError as error:
-        return Decoded(_digest(data).hex(), show_name(str(error)))
+        return Stored(_digest(data).hex(), show_name(str(error))), None
     digest = _digest(pixels.tobytes())
-    return Decoded(_digest(data).hex(), None, height_px, width_px, digest, pixels)
+    return Stored(_digest(data).hex(), None, height_px, width_px, digest), pixels
 
 
-def fit_arrays(
-    images: Iterable[ImagePixels], size_px: int | None, resize: Resize
-) -> Iterator[Decoded]:
+def fit_arrays(images: Iterable[ImagePixels], size_px: int | None, resize: Resize) -> Iterator[Row]:
     """Resize images that are decoded already."""
     for image in images:
         height_px, width_px, _ = image.shape
         content = _digest(image.tobytes()).hex()
         pixels = image if size_px is None else fit_pixels(image[None], size_px, resize)[0]
-        yield Decoded(content, None, height_px, width_px, _digest(pixels.tobytes()), pixels)
+        yield Stored(content, None, height_px, width_px, _digest(pixels.tobytes())), pixels
 
 
 def write_pixels(
-    images: Iterable[Decoded],
+    images: Iterable[Row],
     held: Sequence[Held],
     file: Path,
     shape: tuple[int, ...],
     progress: Progress,
-) -> tuple[list[Decoded], tuple[int, ...]]:
-    """Write pixels of one shape one after another; return the images without them, and their shape.
+) -> tuple[list[Stored], tuple[int, ...]]:
+    """Write pixels of one shape one after another; return what else is stored, and their shape.
 
     Held-out splits come first. Images that are identical to an image of an earlier split that
     lamina drew are left out.
     """
     check_space(file.parent, len(held) * math.prod(shape))
     first_of: dict[bytes, Held] = {}
-    results: list[Decoded] = []
+    results: list[Stored] = []
     with file.open("wb") as opened:
-        for place, image in zip(held, images, strict=True):
-            reason = image.reason
-            if image.pixels is not None and image.digest is not None:
-                if image.pixels.shape != shape:
+        for place, (stored, pixels) in zip(held, images, strict=True):
+            reason = stored.reason
+            if pixels is not None and stored.digest is not None:
+                if pixels.shape != shape:
                     raise SizesDifferError
-                first = first_of.get(image.digest, place)
+                first = first_of.get(stored.digest, place)
                 if first.split != place.split:
                     reason = COPY if first.target == place.target else CONFLICT
                 else:
-                    opened.write(image.pixels.tobytes())
+                    opened.write(pixels.tobytes())
                 if place.is_drawn and place.split != "train":
-                    first_of.setdefault(image.digest, place)
-            results.append(image._replace(reason=reason, pixels=None))
+                    first_of.setdefault(stored.digest, place)
+            results.append(stored._replace(reason=reason))
             if len(results) % IMAGES_PER_TASK == 0 or len(results) == len(held):
                 progress(len(results), len(held))
     return results, shape

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lamina.data import Images
-from lamina.data.arrays import to_pixels
-from lamina.data.digests import digest_rows
+from lamina.data.arrays import digest_rows, to_pixels
 from lamina.data.duplicates import find_root, frame_rows, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import plural

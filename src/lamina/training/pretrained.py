@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lamina.data.sources.downloads import is_offline
+from lamina.data.sources.published import is_offline
 from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Net, Shape
 from lamina.nets.modules import DepthwiseConv2d, SameConv2d, SameDepthwiseConv2d

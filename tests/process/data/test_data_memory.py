@@ -19,7 +19,7 @@ from pathlib import Path
 from lamina.data.sources.parquet import spool_images
 from lamina.data.preparation import Preparation
 from lamina.data.sources.rows import scan_table
-from lamina.data.sources.table import find_parts
+from lamina.data.sources.table_files import find_parts
 def scan(path):
     return scan_table(path, *find_parts(path), Preparation())
 files, _ = scan(Path("warm.parquet"))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lamina.data import find_default_data, load_data
-from lamina.data.sources import downloads
+from lamina.data.sources import published
 from lamina.errors import DataError, LaminaWarning
 from support.table_sources import idx_bytes
 
@@ -65,8 +65,8 @@ def publish(monkeypatch: pytest.MonkeyPatch, name: str, address: str, files: lis
     digests = {
         file.name: f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files
     }
-    published = downloads.PUBLISHED[name]._replace(url=address, files=digests)
-    monkeypatch.setitem(downloads.PUBLISHED, name, published)
+    served = published.PUBLISHED[name]._replace(url=address, files=digests)
+    monkeypatch.setitem(published.PUBLISHED, name, served)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_server_that_never_responds_times_out(
     monkeypatch.delenv("LAMINA_CIFAR10", raising=False)
     monkeypatch.delenv("http_proxy", raising=False)
     monkeypatch.delenv("HTTP_PROXY", raising=False)
-    monkeypatch.setattr(downloads, "NETWORK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(published, "NETWORK_TIMEOUT_SECONDS", 0.1)
     archive = batches.write_archive(tmp_path / "cifar-10-binary.tar.gz")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         publish(monkeypatch, "cifar10", f"http://127.0.0.1:{silent.getsockname()[1]}/", [archive])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lamina.data.digests import digest_rows
+from lamina.data.arrays import digest_rows
 from lamina.data.duplicates import group_duplicates
 
 

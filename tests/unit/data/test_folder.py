@@ -17,9 +17,9 @@ from lamina.data.description import describe_data
 from lamina.data.inspection import inspect
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
-from lamina.data.sources.arrangement import ADVICE, arrange
-from lamina.data.sources.class_folders import scan_folder
-from lamina.data.sources.listing import Scan
+from lamina.data.sources.class_folders import ADVICE, arrange
+from lamina.data.sources.interface import Scan
+from lamina.data.sources.scan import scan_folder
 from lamina.errors import DataError, LaminaWarning
 from support.listed import Listed
 

@@ -613,7 +613,7 @@ def test_heic_is_read_with_its_extra_and_named_without(
         (tmp_path / name / "1.png").write_bytes(encode_by_name(name))
     (tmp_path / "a" / "IMG_1.HEIC").write_bytes(head)
     (tmp_path / "a" / "IMG_2.jpg").write_bytes(head)  # as some phones send it
-    monkeypatch.setattr("lamina.data.formats.can_read_heif", lambda: False)
+    monkeypatch.setattr("lamina.data.decoding.can_read_heif", lambda: False)
     with pytest.warns(LaminaWarning, match=r"Left out 2 images.*pip install 'lamina\[heif\]'"):
         load_data(tmp_path)
 

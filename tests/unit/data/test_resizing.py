@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Preparation, load_data
-from lamina.data.decoding import InputFormat, decode_image, fit_pixels
+from lamina.data.decoding import InputFormat, decode_image, fit_pixels, resize_image
 from lamina.data.image_inputs import decode_ahead
-from lamina.data.resizing import resize_image
 from support.images import encode
 
 WAYS = ("crop", "pad", "stretch")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.data.resizing import resize_image, seen_box
+from lamina.data.decoding import resize_image, seen_box
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lamina.data import Preparation, Problem
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.sources.frames import add_problems, clean_column
-from lamina.data.sources.listing import LABEL, Files
+from lamina.data.sources.interface import LABEL, Files
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from support.listed import Listed

@@ -14,7 +14,7 @@ from lamina.data import Problem
 from lamina.data.decoding import decode_image
 from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
-from lamina.data.sources.table import open_folder, open_table
+from lamina.data.sources.table_files import open_folder, open_table
 from lamina.errors import DataError
 from support.examples import count_examples
 from support.listed import Listed

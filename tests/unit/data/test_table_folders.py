@@ -12,7 +12,7 @@ from PIL import Image
 
 from lamina.data import Problem, load_data
 from lamina.data.preparation import Preparation
-from lamina.data.sources.table import open_table
+from lamina.data.sources.table_files import open_table
 from lamina.errors import DataError, LaminaWarning
 from support.table_sources import (
     TABLE_SOURCES,

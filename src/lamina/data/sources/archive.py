@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lamina.data.images import Progress
-from lamina.data.sources.listing import READ_ERRORS, Arrays, Files, Source, mark_state, readable
+from lamina.data.sources.interface import READ_ERRORS, Arrays, Files, Source, mark_state, readable
 from lamina.errors import DataError
 
 UNPACKED = "unpacked"  # the name of the folder with an archive's files

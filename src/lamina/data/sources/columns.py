@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from lamina.data.preparation import Preparation
-from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.frames import clean_column
-from lamina.data.sources.listing import readable
+from lamina.data.sources.interface import readable
+from lamina.data.sources.scan import is_image_path
 from lamina.data.splits import find_splits
 from lamina.errors import DataError, name_some, suggest
 

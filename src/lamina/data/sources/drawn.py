@@ -19,7 +19,7 @@ from PIL import Image
 
 from lamina.data.images import Images, Progress
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Arrays, Part, Source, join_parts
+from lamina.data.sources.interface import Arrays, Part, Source, join_parts
 from lamina.data.splits import Split
 
 Floats: TypeAlias = np.float32 | Float32[np.ndarray, "..."]

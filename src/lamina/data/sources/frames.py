@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from lamina.data.images import Problem
-from lamina.data.sources.listing import show_name
+from lamina.data.sources.interface import show_name
 
 COLUMNS: dict[str, Any] = {
     "name": pl.String,

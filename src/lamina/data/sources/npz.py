@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from lamina.data.arrays import to_pixels, to_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import check_size
-from lamina.data.sources.listing import (
+from lamina.data.sources.interface import (
     Arrays,
     Part,
     Source,

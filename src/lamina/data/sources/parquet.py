@@ -14,7 +14,7 @@ import polars as pl
 
 from lamina.data.decoding import IMAGE_LIMIT_BYTES
 from lamina.data.sources.columns import ERRORS, Table
-from lamina.data.sources.listing import Files, readable
+from lamina.data.sources.interface import Files, readable
 from lamina.errors import DataError
 
 # Rows are read in batches: the first of FIRST_ROWS, the next of about BATCH_BYTES.

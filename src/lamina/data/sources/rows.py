@@ -18,11 +18,11 @@ from lamina.data.decoding import BadImageError
 from lamina.data.images import REPEATED, Problem, Progress
 from lamina.data.labels import joins_labels, split_labels
 from lamina.data.preparation import Preparation
-from lamina.data.sources.class_folders import is_image_path, stat_file, walk_files
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
 from lamina.data.sources.frames import add_problems, leave_out_gaps, list_problems
-from lamina.data.sources.listing import LABEL, Files, Source, TablePart, mark_state, show_name
+from lamina.data.sources.interface import LABEL, Files, Source, TablePart, mark_state, show_name
 from lamina.data.sources.parquet import read_parquet_table, spool_images
+from lamina.data.sources.scan import is_image_path, stat_file, walk_files
 from lamina.data.sources.text_table import read_text_table
 from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError, name_some, plural

@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from lamina.data.option_files import find_separator
-from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ERRORS, Table
-from lamina.data.sources.listing import READ_ERRORS, readable
+from lamina.data.sources.interface import READ_ERRORS, readable
+from lamina.data.sources.scan import is_image_path
 from lamina.errors import DataError
 
 HEAD_BYTES = 2**16  # examined for the separator

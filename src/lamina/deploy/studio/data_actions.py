@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lamina.data.sources.downloads import find_download_mb
+from lamina.data.sources.published import find_download_mb
 from lamina.deploy.studio.recipe_fields import write_preparation
 from lamina.deploy.studio.services import Action, Actions, Side, Studio, answer
 

@@ -11,8 +11,8 @@ from typing import Any
 from lamina.data import NAMES
 from lamina.data.corrections import ADVICE, format_rows
 from lamina.data.option_files import read_pairs, read_rows
-from lamina.data.sources.downloads import PUBLISHED, find_download_mb
-from lamina.data.sources.table import is_table
+from lamina.data.sources.published import PUBLISHED, find_download_mb
+from lamina.data.sources.table_files import is_table
 from lamina.data.splits import find_splits
 from lamina.deploy.studio.recognition import has_classes, has_image, holds_runs, is_data
 from lamina.errors import DataError

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lamina.data.decoding import BadImageError, decode_image, read_file
-from lamina.data.resizing import FILTER, REDUCING_GAP
-from lamina.data.sources.class_folders import is_hidden
+from lamina.data.decoding import FILTER, REDUCING_GAP, BadImageError, decode_image, read_file
+from lamina.data.sources.scan import is_hidden
 from lamina.data.splits import find_splits
 from lamina.data.thumbnails import encode_png
 from lamina.deploy.studio.data_folder import MARK

@@ -6,9 +6,9 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from lamina.data.formats import SUFFIXES
-from lamina.data.sources.class_folders import RESULTS
-from lamina.data.sources.table import is_table
+from lamina.data.decoding import SUFFIXES
+from lamina.data.sources.scan import RESULTS
+from lamina.data.sources.table_files import is_table
 from lamina.data.splits import find_splits
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".npz")

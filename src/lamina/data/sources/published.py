@@ -1,23 +1,48 @@
-"""Download published data sets by name; the digest of every file is checked."""
+"""Published data sets: download them by name, check the digest of each file, and read the files.
+
+CIFAR: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009),
+https://www.cs.toronto.edu/~kriz/cifar.html
+"""
 
 from __future__ import annotations
 
+import gzip
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
+from jaxtyping import UInt8
+
 from lamina.data.cache import cache_folder, lock_or_wait
-from lamina.data.sources.idx import list_digits
-from lamina.data.sources.listing import Arrays
+from lamina.data.preparation import Preparation
+from lamina.data.sources.interface import Arrays, Part, Source, join_parts, mark_state, readable
+from lamina.data.splits import Split
 from lamina.errors import DataError, warn
 
 NETWORK_TIMEOUT_SECONDS = 10.0
 CHUNK_BYTES = 2**20
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_FILES: dict[Split, tuple[str, str]] = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+DIGIT_SIDE_PX = 28
+# before the values: a mark, then the sizes of the dimensions
+IMAGES_HEADER_BYTES = 16
+LABELS_HEADER_BYTES = 8
+CIFAR_IMAGE_BYTES = 3 * 32 * 32
+# By folder: the file of class names, the batches, and the number of labels before each image.
+CIFAR10 = ("batches.meta.txt", [f"data_batch_{number}.bin" for number in range(1, 6)], 1)
+CIFAR100 = ("fine_label_names.txt", ["train.bin"], 2)
+CIFAR_TEST = {"batches.meta.txt": "test_batch.bin", "fine_label_names.txt": "test.bin"}
+CIFAR_FOLDERS = {"cifar-10-batches-bin": CIFAR10, "cifar-100-binary": CIFAR100}
+PICKLED = ("batches.meta", "cifar-10-batches-py", "cifar-100-python")
 
 
 class Published(NamedTuple):
@@ -158,7 +183,51 @@ def _find_reason(error: BaseException, handled: BaseException | None) -> str:
 
 def list_published(name: str) -> Arrays:
     """List the images of ``mnist`` or ``fashion-mnist``, downloading the set if needed."""
-    return list_digits(download(name), PUBLISHED[name].classes)
+    folder = download(name)
+    classes = PUBLISHED[name].classes
+    parts: dict[Split | None, Part] = {}
+    with readable(folder):
+        for split, (images, labels) in DIGIT_FILES.items():
+            pixels = _read_digits(folder / images, IMAGES_HEADER_BYTES)
+            targets = _read_digits(folder / labels, LABELS_HEADER_BYTES).astype(np.int64)
+            parts[split] = Part(pixels.reshape(-1, DIGIT_SIDE_PX, DIGIT_SIDE_PX, 1), targets)
+    return join_parts(folder, parts, "the published set", lambda targets: (targets, classes))
+
+
+def _read_digits(file: Path, header_bytes: int) -> UInt8[np.ndarray, " values"]:
+    with gzip.open(file) as opened:
+        return np.frombuffer(opened.read(), np.uint8, offset=header_bytes)
+
+
+def open_batches(path: Path, _: Preparation) -> Source | None:
+    """Open the folder of an unpacked official archive, or its parent."""
+    for name, (names, batches, label_count) in CIFAR_FOLDERS.items():
+        for folder in (path, path / name):
+            if (folder / names).is_file():
+                files = [folder / file for file in (names, *batches, CIFAR_TEST[names])]
+                read = partial(_list_batches, folder, files, label_count)
+                return Source([mark_state(file.stat()) for file in files if file.exists()], read)
+    if any((path / name).exists() for name in PICKLED):
+        raise DataError(
+            f"{path} has the pickled files of CIFAR, which may run code. Use"
+            " cifar-10-binary.tar.gz or cifar-100-binary.tar.gz from"
+            " https://www.cs.toronto.edu/~kriz/cifar.html instead."
+        )
+    return None
+
+
+def _list_batches(folder: Path, files: Sequence[Path], label_count: int, *_: object) -> Arrays:
+    names, *train, test = files
+    with readable(folder):
+        classes = names.read_text("utf-8").split()
+        splits: dict[Split, Sequence[Path]] = {"train": train, "test": [test]}
+        parts: dict[Split | None, Part] = {}
+        for split, batches in splits.items():
+            rows = np.concatenate([np.fromfile(file, np.uint8) for file in batches])
+            rows = rows.reshape(-1, label_count + CIFAR_IMAGE_BYTES)
+            pixels = rows[:, label_count:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            parts[split] = Part(pixels, rows[:, label_count - 1].astype(np.int64))
+    return join_parts(folder, parts, "the official files", lambda targets: (targets, classes))
 
 
 def find_download_mb(source: str) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from lamina.data.images import Problem
 from lamina.data.preparation import Preparation
-from lamina.data.sources.class_folders import is_hidden, is_image_path, scan_folder
-from lamina.data.sources.listing import Files, Scan, Source, TablePart
+from lamina.data.sources.interface import Files, Scan, Source, TablePart
+from lamina.data.sources.scan import is_hidden, is_image_path, scan_folder
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
@@ -46,7 +46,7 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
         return open_parts(path, parts, problems, preparation)
 
     def read(*_: object) -> Files:
-        from lamina.data.sources.arrangement import arrange
+        from lamina.data.sources.class_folders import arrange
 
         return arrange(scan, path, preparation)
 
