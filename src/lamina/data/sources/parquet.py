@@ -20,7 +20,7 @@ from lamina.errors import DataError
 # Rows are read in batches: the first of FIRST_ROWS, the next of about BATCH_BYTES.
 FIRST_ROWS = 16
 MOST_ROWS = 10_000
-BATCH_BYTES = 32 * 2**20
+BATCH_BYTES = 16 * 2**20
 
 
 def read_parquet_table(path: Path) -> Table:
