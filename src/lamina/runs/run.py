@@ -63,7 +63,6 @@ from lamina.training.custom import (
     NO_PARTS,
     Parts,
     check_parts_type,
-    describe_arguments,
     digest_source,
 )
 from lamina.training.device import Choice, choose_again, choose_device
@@ -668,10 +667,11 @@ def check_own_parts(run: Run) -> None:
     parts = list_needed_parts(run.parts.describe(), metric)
     recorded = list_needed_parts(run.record.parts, metric)
     if not recorded.keys() <= parts.keys():
+        functions = ", ".join(f"{name} is {place}" for name, place in run.record.parts.items())
         raise RunError(
             f"{run.path} was started with your own functions, which the run does not store.",
-            remedy=f"Pass them again in Python, as in load_run({str(run.path)!r},"
-            f" {describe_arguments(run.record.parts)}).train().",
+            remedy=f"Pass them again in Python, load_run({str(run.path)!r},"
+            f" parts=Parts(…)).train(): {functions}.",
         )
     if extra := [name for name in parts if name not in recorded]:
         raise RunError(

@@ -39,13 +39,6 @@ class Parameters(list[nn.Parameter]):
         return layers
 
 
-IGNORED = {
-    "label_smoothing": ("loss", 0.0),
-    "class_weights": ("loss", False),
-    "schedule": ("schedule", "constant"),
-    "warmup_fraction": ("schedule", 0.0),
-}
-"""Recipe fields that a custom part replaces: the part, and the value of the field when unset."""
 TAKEN_NAMES = ("loss", *METRICS)
 """Metrics that lamina computes."""
 ARGUMENTS = {
@@ -56,7 +49,6 @@ ARGUMENTS = {
     "metrics": ("logits, targets", "(logits.argmax(1) == targets).float().mean()"),
 }
 """The arguments of each part and an example of its result."""
-LOWER = "LowerIsBetter("
 
 OwnLoss = Callable[[Tensor, Any], Tensor]
 OwnOptimizer = Callable[[Parameters, Recipe], Optimizer]
@@ -197,7 +189,7 @@ class Parts:
         described = {name: describe_part(part) for name, part in self.functions().items()}
         for name, metric in self.metrics.items():
             if isinstance(metric, LowerIsBetter):
-                described[f"metrics.{name}"] = f"{LOWER}{describe_part(metric)})"
+                described[f"metrics.{name}"] = f"LowerIsBetter({describe_part(metric)})"
         return described
 
     def digest(self) -> dict[str, str]:
@@ -255,26 +247,6 @@ def _find_named(part: Any) -> Any:
     return part if hasattr(part, "__qualname__") else type(part)
 
 
-def describe_arguments(described: Mapping[str, str]) -> str:
-    """The argument of a call, from :meth:`Parts.describe`'s result: ``parts=Parts(loss=focal)``."""
-    arguments = []
-    metrics = []
-    for name, place in described.items():
-        function = place.removesuffix(")").rpartition(".")[2]
-        if not function.isidentifier():
-            function = "…"
-        if place.startswith(LOWER):
-            function = f"{LOWER}{function})"
-        part, _, metric = name.partition(".")
-        if metric:
-            metrics.append(f'"{metric}": {function}')
-        else:
-            arguments.append(f"{part}={function}")
-    if metrics:
-        arguments.append(f"metrics={{{', '.join(metrics)}}}")
-    return f"parts=Parts({', '.join(arguments)})"
-
-
 def check_parts_type(parts: Parts) -> None:
     check_type(
         parts, (Parts,), "parts", "your own functions, as in Parts(loss=focal)", is_optional=False
@@ -294,21 +266,32 @@ def check_parts(parts: Parts, recipe: Recipe) -> None:
             f" parts=Parts(metrics={{name: function}}). {suggest(recipe.metric, known)}",
             field="metric",
         )
-    for name, (part, unset) in IGNORED.items():
-        if getattr(parts, part) is not None and (value := getattr(recipe, name)) != unset:
+    for setting in _find_replaced(parts):
+        value = getattr(recipe, setting.name)
+        if value != setting.default:
+            part = setting.metadata["part"]
             raise RecipeError(
-                f"{name} is {value!r}, but your own {part} replaces it. Implement it in your {part}"
-                f" if you need it, and use dataclasses.replace(recipe, {name}={unset!r})."
+                f"{setting.name} is {value!r}, but your own {part} replaces it. Implement it in"
+                f" your {part} if you need it, and use dataclasses.replace(recipe,"
+                f" {setting.name}={setting.default!r})."
             )
 
 
 def find_ignored(parts: Parts) -> dict[str, Any]:
-    """The fields of a recipe that custom parts ignore, with their values when unset."""
-    return {
-        name: unset for name, (part, unset) in IGNORED.items() if getattr(parts, part) is not None
-    }
+    """The fields of a recipe that custom parts replace, with their defaults."""
+    return {setting.name: setting.default for setting in _find_replaced(parts)}
 
 
 def drop_ignored(recipe: Recipe, parts: Parts) -> Recipe:
-    """The recipe without the fields that custom parts ignore."""
+    """The recipe without the fields that custom parts replace."""
     return dataclasses.replace(recipe, **find_ignored(parts))
+
+
+def _find_replaced(parts: Parts) -> list[dataclasses.Field[Any]]:
+    """The recipe's fields that name a custom part as their replacement."""
+    replaced = []
+    for setting in dataclasses.fields(Recipe):
+        part = setting.metadata.get("part")
+        if part is not None and getattr(parts, part) is not None:
+            replaced.append(setting)
+    return replaced

@@ -125,6 +125,7 @@ ScheduleName: TypeAlias = Literal[*SCHEDULES]  # type: ignore[valid-type]
 DeviceName: TypeAlias = Literal[*DEVICES]  # type: ignore[valid-type]
 
 
+# ``metadata`` names the part of one's own, in ``Parts``, that replaces a setting.
 @document_fields
 @explain_arguments(RecipeError)
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +152,13 @@ class Recipe:
     weight_decay: Annotated[float, Range(0)] = 0.0
     """weight decay; does not apply to biases and normalization layers; decoupled in adamw and muon,
     otherwise an L2 penalty"""
-    schedule: ScheduleName = "constant"
+    schedule: ScheduleName = field(default="constant", metadata={"part": "schedule"})
     """schedule of the learning rate after the warmup"""
-    warmup_fraction: Fraction = 0.0
+    warmup_fraction: Fraction = field(default=0.0, metadata={"part": "schedule"})
     """fraction of all steps in which the learning rate rises to its peak"""
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = field(default=0.0, metadata={"part": "loss"})
     """fraction of each target that is spread evenly over all classes"""
-    class_weights: bool = False
+    class_weights: bool = field(default=False, metadata={"part": "loss"})
     """weight the loss by inverse class frequency, so that all classes count equally"""
     dropout: Fraction | None = None
     """dropout probability of every Dropout layer in the net; default: each layer's own

@@ -36,7 +36,7 @@ from lamina.errors import RecipeError, RunError
 from lamina.evaluation.evaluating import score
 from lamina.evaluation.paired import score_images
 from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
-from lamina.training.custom import LowerIsBetter, Parts, describe_arguments, describe_part
+from lamina.training.custom import LowerIsBetter, Parts, describe_part
 from support.runs import DATA, RECIPE, digests, finish_run
 
 NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
@@ -149,8 +149,8 @@ def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> 
     assert (
         str(refused.value)
         == f"{run.path} was started with your own functions, which the run does not store. Pass"
-        f" them again in Python, as in load_run({str(run.path)!r}, "
-        "parts=Parts(loss=cross_entropy, schedule=…)).train()."
+        f" them again in Python, load_run({str(run.path)!r}, parts=Parts(…)).train(): loss is"
+        f" torch.nn.functional.cross_entropy, schedule is {run.record.parts['schedule']}."
     )
     assert alone.predictor().probabilities(DATA.test.pixels).shape == (12, 3)
     with pytest.raises(
@@ -517,8 +517,8 @@ def test_a_run_resumes_only_with_its_score_of_ones_own(tmp_path: Path) -> None:
         load_run(run.path).train(data=DATA, progress=False)
     assert str(raised.value) == (
         f"{run.path} was started with your own functions, which the run does not store. Pass them"
-        f" again in Python, as in load_run({str(run.path)!r}, parts=Parts(metrics="
-        '{"doubt": LowerIsBetter(measure_doubt), "top_2": find_top_2})).train().'
+        f" again in Python, load_run({str(run.path)!r}, parts=Parts(…)).train(): metrics.doubt is"
+        f" LowerIsBetter({__name__}.measure_doubt), metrics.top_2 is {__name__}.find_top_2."
     )
     other = load_run(run.path, parts=Parts(metrics={"doubt": measure_doubt}))
     with pytest.warns(LaminaWarning, match=r"^metrics.doubt was LowerIsBetter\(.*\) and is now"):
@@ -654,12 +654,3 @@ def test_a_bound_part_is_recorded_by_its_function() -> None:
     assert Parts(loss=nn.CrossEntropyLoss()).describe() == {
         "loss": "torch.nn.modules.loss.CrossEntropyLoss"
     }
-
-
-def test_parts_are_described_as_arguments() -> None:
-    parts = {
-        "loss": "losses.focal",
-        "metrics.top_2": "scores.top_2",
-        "metrics.f1": "scores.<lambda>",
-    }
-    assert describe_arguments(parts) == 'parts=Parts(loss=focal, metrics={"top_2": top_2, "f1": …})'
