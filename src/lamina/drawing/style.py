@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontEntry, FontProperties, findfont, fontManager, get_font
+from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
@@ -28,6 +28,23 @@ INK = "#222222"
 FAINT_INK = "#8a8a8a"
 GRID = "#e6e6e6"
 DOTS_PER_INCH = 150
+FONTS = (
+    "DejaVu Sans",
+    "STIXGeneral",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+)
+"""For letters that a font lacks, the next installed one. The first two come with matplotlib; others
+are usual on Linux, Windows and macOS."""
 # decorates functions that draw; matplotlib restores the user's style after each call
 styled = matplotlib.rc_context(
     {
@@ -45,16 +62,12 @@ class Chart(Figure):
     """A figure that notebooks show although pyplot did not create it."""
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw with fonts that have all letters, if any, without changing ``rcParams``."""
-        for axes in self.axes:
-            axes.get_xticklabels()  # creates them
-            axes.get_yticklabels()
-        texts = self.findobj(Text)
-        lines = [line for text in texts for line in text.get_text().splitlines()]
-        families = _find_families("".join(lines))
-        for text in texts:
-            text.set_fontfamily(families)
-        with matplotlib.rc_context({"font.family": families}):
+        """Draw with fonts for more scripts after the user's own, without changing ``rcParams``."""
+        families = [*matplotlib.rcParams["font.family"], *find_fonts()]
+        with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing")  # it is drawn as a box
+            for text in self.findobj(Text):
+                text.set_fontfamily(families)
             super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
@@ -84,61 +97,25 @@ def encode_png(figure: Figure | Image.Image) -> bytes:
 
 
 def label(name: str, longest: int = LONGEST_NAME) -> str:
-    """A shortened name for matplotlib: ``?`` for letters without a font, and ``$`` escaped."""
-    shown = shorten(name, longest)
-    missing = _find_missing(shown, _find_families(shown))
-    return "".join("?" if letter in missing else letter for letter in shown).replace("$", r"\$")
+    """A shortened name for matplotlib, with ``$`` escaped."""
+    return shorten(name, longest).replace("$", r"\$")
 
 
-def _find_families(text: str) -> list[str]:
-    """The user's font families, and installed fonts for the letters they lack."""
-    families: list[str] = list(matplotlib.rcParams["font.family"])
-    missing = frozenset(map(ord, _find_missing(text, families)))
-    while missing and (font := _find_font(missing)):
-        families.append(font.name)
-        missing -= _letters(font.fname)
-    return families
-
-
-def _find_missing(text: str, families: Sequence[str]) -> set[str]:
-    """The letters of ``text`` that no font of these families has."""
-    fonts = [findfont(FontProperties(family=[family])) for family in families]
-    letters = frozenset[int]().union(*(_letters(font) for font in fonts))
-    return {letter for letter in text if ord(letter) not in letters}
+@cache
+def find_fonts() -> dict[str, str]:
+    """The files of the ``FONTS`` that are installed, by their names."""
+    installed = fontManager.get_font_names()
+    return {name: findfont(name) for name in FONTS if name in installed}
 
 
 def font_file(text: str) -> str:
-    """A font for images: matplotlib's own, or an installed font with more of the letters."""
-    shipped = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
-    letters = frozenset(map(ord, text)) - {10}
-    if letters <= _letters(shipped):
-        return shipped
-    font = _find_font(letters)
-    return shipped if font is None else font.fname
+    """The first of the fonts that have most of a text's letters, for images."""
+    letters = set(map(ord, text))
 
+    def count_letters(file: str) -> int:
+        return len(letters & get_font(file).get_charmap().keys())
 
-@cache
-def _find_font(letters: frozenset[int]) -> FontEntry | None:
-    """The first installed font with most of these letters; ``None`` if none has any."""
-    # The font of last resort, which matplotlib ships, has a box for each letter of all scripts.
-    best = None
-    most = 0
-    for font in fontManager.ttflist:
-        if font.style != "normal" or "Last Resort" in font.name:
-            continue
-        count = len(letters & _letters(font.fname))
-        if count > most:
-            best = font
-            most = count
-    return best
-
-
-@cache
-def _letters(font_file: str) -> frozenset[int]:
-    try:
-        return frozenset(get_font(font_file).get_charmap())
-    except (OSError, RuntimeError):  # it was removed, or FreeType cannot read it
-        return frozenset()
+    return max(find_fonts().values(), key=count_letters)
 
 
 def limit_fraction(axes: Axes) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,16 +19,16 @@ from lamina.data import Images
 from lamina.data.images import Progress
 from lamina.evaluation.evaluating import score
 from lamina.insight.inspected_layers import describe_field, find_fields, list_size, name_stage
-from lamina.insight.units import memberships
 from lamina.markup import Table
 from lamina.nets.modules import Whitening
 from lamina.nets.window import Field
 from lamina.shown import Shown
 from lamina.targets import Score
+from lamina.training.head import USUAL_PENALTY, fit_head
 from lamina.training.hooks import activations, call_order, learned_modules
 from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
-from lamina.training.task import Pixels, Regression, Task
+from lamina.training.task import Features, Pixels, task_of
 
 # for the batch-norm statistics of nets with random weights
 STATISTICS_IMAGES = 500
@@ -36,9 +36,6 @@ STATISTICS_BATCH = 100
 MOST_FEATURES = 1024
 """Largest input of a probe. Larger layers are average-pooled; larger vectors are projected at
 random."""
-Values: TypeAlias = Float64[np.ndarray, "n k"]
-PENALTIES = tuple(10.0**power for power in range(-1, 7))
-"""L2 penalties; a probe uses the one with the smallest leave-one-out error."""
 
 
 @dataclass(frozen=True)
@@ -134,26 +131,21 @@ def probe_layers(
 ) -> tuple[Score, ...]:
     """Fit a linear probe on ``train`` for the input and each layer; score it on ``held_out``.
 
-    Source: Alain and Bengio, arXiv 1610.01644.
+    A probe is a head as ``head="fitted"`` fits it, with one L2 penalty. Source: Alain and Bengio,
+    arXiv 1610.01644.
     """
-    task = _forget_decisions(model.task)
-    targets = probe_targets(model, train)
+    task = task_of(train)  # without the thresholds and temperatures of the model's logits
+    targets = torch.from_numpy(np.array(train.targets))
     train_outputs = reduce_outputs(model, train.pixels, layers, progress)
     held_out_outputs = reduce_outputs(model, held_out.pixels, layers, progress)
     scores = []
-    for layer, inputs in train_outputs.items():
-        predicted, _ = fit_ridge(inputs, targets, held_out_outputs[layer])
-        scores.append(score(task, predicted.astype(np.float32), held_out.targets))
+    for layer, features in train_outputs.items():
+        head = fit_head(features, targets, task, USUAL_PENALTY)
+        logits = head.logits(held_out_outputs[layer])
+        scores.append(score(task, logits.numpy(), held_out.targets))
         if progress is not None:
             progress(len(scores), len(train_outputs))
     return tuple(scores)
-
-
-def _forget_decisions(task: Task) -> Task:
-    """The task without the thresholds and temperatures that were chosen for the model's logits."""
-    names = {field.name for field in fields(task)}
-    forgotten: dict[str, Any] = dict.fromkeys(names & {"temperatures", "thresholds"}, ())
-    return replace(task, **forgotten)
 
 
 @torch.no_grad()
@@ -201,22 +193,12 @@ def _recalibrate(model: Model, batch_norms: Sequence[_BatchNorm], pixels: Pixels
         batch_norm.momentum = momentum
 
 
-def probe_targets(model: Model, images: Images) -> Values:
-    """A probe's targets: 1 for a class or label of the image, else -1; standardized numbers."""
-    task = model.task
-    if isinstance(task, Regression):
-        targets = np.asarray(images.targets, np.float64)
-        standardized: Values = (targets - task.means) / task.standard_deviations
-        return standardized
-    return 2 * memberships(images) - 1
-
-
 def reduce_outputs(
     model: Model,
     pixels: Pixels,
     layers: Sequence[str],
     progress: Progress | None = None,
-) -> dict[str, Values]:
+) -> dict[str, Features]:
     """Reduce each layer's output to at most 1,024 numbers per image; key ``""`` is the input."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
     batches = split_pixels(pixels)
@@ -227,7 +209,8 @@ def reduce_outputs(
             parts[layer].append(_reduce(output).cpu())
         if progress is not None:
             progress(done, len(batches))
-    return {layer: torch.cat(outputs).double().numpy() for layer, outputs in parts.items()}
+    # One layer after another, so that the batches of all layers are not held twice.
+    return {layer: torch.cat(parts.pop(layer)) for layer in ("", *layers)}
 
 
 def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
@@ -243,33 +226,3 @@ def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
         generator = torch.Generator().manual_seed(derive_seed(0, "probe"))
         flat = flat @ torch.randn(flat.shape[1], MOST_FEATURES, generator=generator).to(flat)
     return flat
-
-
-def fit_ridge(
-    features: Float64[np.ndarray, "n d"],
-    targets: Float64[np.ndarray, "n k"],
-    others: Float64[np.ndarray, "m d"],
-    penalties: Sequence[float] = PENALTIES,
-) -> tuple[Float64[np.ndarray, "m k"], float]:
-    """Ridge regression: predictions for ``others``, and the penalty by leave-one-out error."""
-    # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning,
-    # equation 7.64).
-    mean = features.mean(axis=0)
-    std = features.std(axis=0)
-    std = np.where(std > 1e-9 * (1 + np.abs(mean)), std, np.inf)
-    scaled = (features - mean) / std
-    center = targets.mean(axis=0)
-    values, vectors = np.linalg.eigh(scaled.T @ scaled)
-    values = values.clip(min=0)
-    turned = scaled @ vectors
-    products = turned.T @ (targets - center)
-    errors = []
-    for penalty in penalties:
-        shrunk = 1 / (values + penalty)
-        residuals = targets - center - turned @ (shrunk[:, None] * products)
-        leverages = (turned**2) @ shrunk + 1 / len(scaled)
-        errors.append(float(((residuals / (1 - leverages)[:, None]) ** 2).mean()))
-    penalty = penalties[int(np.argmin(errors))]
-    weights = vectors @ (products / (values + penalty)[:, None])
-    scaled_others = (others - mean) / std
-    return scaled_others @ weights + center, penalty

@@ -1,4 +1,4 @@
-"""Probes are ridge regression as scikit-learn's; random weights have recalibrated statistics."""
+"""Probes are logistic regression as scikit-learn's; random weights have recalibrated statistics."""
 
 from __future__ import annotations
 
@@ -7,48 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
 from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.probes import (
-    PENALTIES,
+    MOST_FEATURES,
     compare_probes,
-    fit_ridge,
     probe_layers,
     redraw,
+    reduce_outputs,
     untrain,
 )
 from lamina.nets import Flatten, Net, Output
 from lamina.targets import Score
+from lamina.training.head import USUAL_PENALTY
 from lamina.training.hooks import activations
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 from support.trained_nets import load_trained_on_shapes
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(60, 7), (20, 40)])
-def test_a_probe_is_ridge_regression_with_the_best_penalty(rows, columns):
-    generator = np.random.default_rng(rows)
-    features, others = (
-        generator.normal(size=(rows, columns)) * 5 + 3,
-        generator.normal(size=(9, columns)),
-    )
-    targets = features[:, :3] + generator.normal(size=(rows, 3)) * 4
-    predicted, penalty = fit_ridge(features, targets, others)
-    scaler = StandardScaler().fit(features)
-    reference = RidgeCV(PENALTIES).fit(scaler.transform(features), targets)
-    assert penalty == reference.alpha_
-    assert predicted == pytest.approx(reference.predict(scaler.transform(others)))
-
-
-def test_a_constant_feature_is_no_use():
-    features = np.column_stack([np.arange(10.0), np.full(10, 0.1)])
-    predicted, _ = fit_ridge(features, np.arange(10.0)[:, None], np.array([[4.0, 100.0]]))
-    assert predicted[0, 0] == pytest.approx(4.0, abs=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +48,33 @@ def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained_blocks)
     assert outputs.std(dim=(0, 2, 3)) == pytest.approx(1, abs=0.15)
     assert random.body[4].momentum == trained_blocks.body[4].momentum
     assert not random.training
+
+
+def test_a_probe_is_logistic_regression_on_the_outputs_of_a_layer(trained_blocks):
+    shapes = load_data("shapes")
+    train, held_out = shapes.train.take_evenly(40), shapes.test.take_evenly(200)
+    layer = choose_layers(trained_blocks)[-2]
+    _, probe = probe_layers(trained_blocks, train, held_out, [layer])
+    fitted, scored = (
+        activations(trained_blocks, images.pixels, [layer])[layer].flatten(1).double().numpy()
+        for images in (train, held_out)
+    )
+    assert fitted.shape[1] <= MOST_FEATURES  # nothing is pooled
+    scale = (fitted - fitted.mean(axis=0)).std()
+    reference = LogisticRegression(C=1 / USUAL_PENALTY, max_iter=1000)
+    reference.fit(fitted / scale, train.targets)
+    accuracy = reference.score(scored / scale, held_out.targets)
+    assert 0.15 < accuracy < 1
+    assert probe.value == pytest.approx(accuracy, abs=0.01)
+
+
+def test_outputs_take_four_bytes_a_number(trained_blocks):
+    images = load_data("shapes").test.take_evenly(20)
+    layers = choose_layers(trained_blocks)
+    outputs = reduce_outputs(trained_blocks, images.pixels, layers)
+    assert list(outputs) == ["", *layers]
+    assert {str(output.dtype) for output in outputs.values()} == {"torch.float32"}
+    assert all(len(output) == 20 for output in outputs.values())
 
 
 class Own(nn.Module):
