@@ -16,6 +16,9 @@ def test_a_file_without_groups_is_not_recommended(workplace):
         Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
     done = run_lamina("data", "duplicates", "set", "--groups", "groups.csv")
     assert "groups.csv: 0 images in 0 groups\n" in done.stdout, done.stderr
+    again = run_lamina("data", "--json", "duplicates", "set", "--groups", "groups.csv")
+    assert again.returncode == 2
+    assert "groups.csv exists, and may contain your groups." in again.stderr
 
 
 def test_groups_are_saved_as_a_csv_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import tarfile
@@ -117,3 +118,16 @@ def test_an_address_that_cannot_be_is_a_message(accurate_run: Path) -> None:
         2,
         "lamina: --host is 'a..b', which is not a valid address. Use --host 127.0.0.1.",
     )
+
+
+def test_names_on_stdin_need_not_be_utf_8(
+    photos: Path, accurate_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = (b"caf\xe9.png", b"line\x0cfeed.png")
+    for name in names:
+        Path(os.fsdecode(name)).write_bytes(draw(200))
+    text = io.TextIOWrapper(io.BytesIO(b"\n".join(names)), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", text)
+    done = run_lamina("predict", accurate_run, "-", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [event["predicted"] for event in events(done.stdout)] == ["bright", "bright"]

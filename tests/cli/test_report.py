@@ -41,7 +41,16 @@ def test_a_card_is_not_written_over_what_was_edited(run_beside_data):
     [
         (
             ("none/here.html",),
-            "Cannot write none/here.html: No such file or directory. Use another file or folder.",
+            "FILE is none/here.html, but the folder none does not exist. Create it, or use another"
+            " folder.",
+        ),
+        (
+            ("second",),
+            "FILE is second; it must end in .html. Use FILE second.html.",
+        ),
+        (
+            ("model.safetensors", "--card"),
+            "FILE is model.safetensors; it must end in .md. Use FILE model.md.",
         ),
         (
             ("--card", "--data", "pets"),

@@ -103,6 +103,15 @@ def test_json_has_an_object_for_each_method_and_problem(run_on_squares, workplac
     assert [event["method"] for event in events(only.stdout)[2:]] == ["gradients"]
 
 
+def test_an_explanation_of_another_image_is_kept(run_on_squares, workplace, image_set):
+    options = ("--method", "gradients", "--output", "out", "--json")
+    files = []
+    for name in ("test/dark/0.png", "train/bright/0.png"):
+        (event,) = events(run_well("explain", run_on_squares, image_set / name, *options).stdout)
+        files.append(event["file"])
+    assert files == ["out/0-explained.png", "out/0-explained-2.png"]
+
+
 def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set):
     run = train_once("mlp", image_set, "--epochs", "4", "--device", "cpu")
     done = run_well("explain", run, image_set / "test/dark/0.png", "--json")

@@ -44,3 +44,16 @@ def test_a_run_is_exported_without_its_data_and_says_so(workplace):
     (event,) = events(done.stdout)
     assert (event["split"], event["images"]) == ("synthetic", 64)
     assert run_lamina("export", "runs/alone", "alone.onnx", "--data", "data").returncode == 2
+
+
+def test_nothing_is_downloaded_for_a_check_or_a_page(workplace, shapes_run, monkeypatch):
+    monkeypatch.setenv("LAMINA_OFFLINE", "1")  # a download would be an error
+    monkeypatch.setenv("LAMINA_CACHE", str(workplace / "empty"))
+    shutil.copytree(shapes_run, "run")
+    record = json.loads(Path("run/run.json").read_text())
+    record["data"]["source"] = "cifar100"
+    Path("run/run.json").write_text(json.dumps(record))
+    done = run_well("export", "run", "net.onnx")
+    assert "data: not found, so the check uses synthetic images" in done.stderr
+    done = run_well("report", "run")
+    assert "the report will contain no images: cifar100 is not on this machine." in done.stderr

@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # for closed folders and impossible paths; others are bugs
-        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP):
+        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP):
             raise
         reason = f"{str(error.filename)[:100]}: {str(error.strerror).lower()}"
         failure = LaminaError(f"Cannot use {reason}. Check the path and its permissions.")
@@ -139,8 +139,11 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
     name, *arguments = words
     if name not in COMMANDS:
         raise LaminaError(f"Unknown command {name!r}. {suggest(name, COMMANDS)}")
-    if name == "data" and arguments[:1] and arguments[0] in DATA_COMMANDS:
-        name = f"data {arguments.pop(0)}"
+    if name == "data":
+        word = next((word for word in arguments if not word.startswith("-")), "")
+        if word in DATA_COMMANDS:
+            arguments.remove(word)
+            name = f"data {word}"
     from importlib import import_module
 
     from lamina.cli.parsing import parse_options

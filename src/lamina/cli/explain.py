@@ -65,7 +65,6 @@ def _explain_images(options: Options, images: list[Path], terminal: Terminal) ->
             "grad-cam: skipped, because no layer of this net has an output with height and width"
         )
     folder = options.output or run.path / "explanations"
-    used: set[str] = set()
     with terminal.progress("explaining") as show_progress:
         for done, path in enumerate(images):
             show_progress(done, len(images))
@@ -78,7 +77,7 @@ def _explain_images(options: Options, images: list[Path], terminal: Terminal) ->
             explanation = explain_pixels(
                 model, chunk.pixels, methods, target=target, name=str(path)
             )
-            file = _name_file(folder, path, used)
+            file = _name_file(folder, path)
             save_sheet(build_explanation_sheet(explanation), file)
             maps = {method: found.values for method, found in explanation.maps.items()}
             save_arrays(file.with_suffix(".npz"), maps)
@@ -99,13 +98,12 @@ def _print(explanation: Explanation, file: Path, terminal: Terminal) -> None:
         terminal.emit("explanation", **values, method=method, file=str(file), **maps[method])
 
 
-def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
+def _name_file(folder: Path, image: Path) -> Path:
     """The file for an image's figure, named after it, with a number if the name is taken."""
     stem = image.stem.encode("utf-8", "surrogateescape")[:STEM_BYTES].decode("utf-8", "ignore")
-    name = f"{stem}-explained"
+    file = folder / f"{stem}-explained.png"
     number = 1
-    while name in used:
+    while file.exists():  # of another image with the same name, or of this one, with other options
         number += 1
-        name = f"{stem}-explained-{number}"
-    used.add(name)
-    return folder / f"{name}.png"
+        file = folder / f"{stem}-explained-{number}.png"
+    return file

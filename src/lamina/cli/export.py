@@ -31,6 +31,7 @@ class Options:
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.models import choose_run_data, load_predictor
     from lamina.data import NAMES
+    from lamina.data.sources.published import find_download_mb
     from lamina.deploy.export import check_parity, describe_model, export_onnx
 
     file = options.file
@@ -39,7 +40,9 @@ def run(options: Options, terminal: Terminal) -> int:
     recorded = run.record.data
     images = None
     is_here = recorded.source and Path(recorded.source).exists()
-    if options.data or recorded.source in NAMES or is_here:
+    if recorded.source in NAMES:
+        is_here = find_download_mb(recorded.source) == 0
+    if options.data or is_here:
         dataset = choose_run_data(run, options.data, terminal)
         images = dataset.test or dataset.val or dataset.train
     else:

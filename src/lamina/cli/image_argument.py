@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def choose_images(paths: tuple[Path, ...], terminal: Terminal) -> tuple[list[Pat
     named: list[str | Path] = []
     for path in paths:
         if str(path) == "-":
-            named += filter(None, sys.stdin.read().splitlines())
+            text = os.fsdecode(sys.stdin.buffer.read())  # names need not be UTF-8
+            named += filter(None, text.replace("\r\n", "\n").split("\n"))
         else:
             named.append(path)
     images, problems = find_images(named)

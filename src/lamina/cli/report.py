@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from lamina.cli.options import Flag, Json, MovedData, OwnModule, RunFolder
-from lamina.cli.output import writing
+from lamina.cli.output import check_output, writing
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError, LaminaError, RunError
@@ -46,6 +46,8 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.deploy.study_page import build_study_page, is_study
     from lamina.runs.run import load_run
 
+    if options.file is not None:
+        check_output(options.file, (".md",) if options.card else (".html",), "FILE")
     for path in (options.run, Path("runs") / options.run):
         if (path / "run.json").exists():
             break
@@ -91,9 +93,15 @@ def _write(
 def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | None:
     """Load the run's data set; return ``None``, with a remark, if it is missing or has changed."""
     from lamina.cli.models import choose_run_data
+    from lamina.data.sources.published import find_download_mb
 
     recorded = run.record.data.fingerprint
     try:
+        if source is None and find_download_mb(run.record.data.source):
+            raise DataError(
+                f"{run.record.data.source} is not on this machine. Add --data"
+                f" {run.record.data.source} to download it."
+            )
         dataset = choose_run_data(run, source, terminal)
         if dataset.fingerprint == recorded:
             return dataset

@@ -150,9 +150,11 @@ class Terminal:
             yield add
         else:
             rows: list[Sequence[str]] = []
-            yield rows.append
-            if rows:
-                self._out.print(build_table(heads, rows, texts))
+            try:
+                yield rows.append
+            finally:  # after Ctrl-C, too
+                if rows:
+                    self._out.print(build_table(heads, rows, texts))
 
     @contextmanager
     def progress(

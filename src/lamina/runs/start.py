@@ -596,7 +596,8 @@ def create_folder(
     A lock keeps other processes from a folder that is being filled.
     """
     check_name(name)
-    start = f"{record.created[:10]}-{shorten_net_name(record.net_name)}"
+    today = datetime.fromisoformat(record.created).astimezone().date()  # here, not in UTC
+    start = f"{today}-{shorten_net_name(record.net_name)}"
     numbers = itertools.count(1)
     with making_runs(runs_dir), ExitStack() as stack:
         path = runs_dir / (name or f"{start}-{next(numbers)}")

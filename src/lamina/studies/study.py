@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -346,7 +346,7 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
 
 def name_free(runs_dir: Path, what: str) -> str:
     """A name with today's date that no run, study or series of seeds has."""
-    today = f"{datetime.now(UTC):%Y-%m-%d}-{what}"
+    today = f"{datetime.now().astimezone().date()}-{what}"
     names = (f"{today}-{number}" for number in itertools.count(1))
     return next(
         name
