@@ -21,7 +21,7 @@ def find_groups(names: Sequence[str], rule: str | Pairs) -> list[str]:
     missing = [name for name, group in zip(names, groups, strict=True) if not group]
     if missing:
         what = "is in no folder" if kind == "parent" else "does not match"
-        others = f", and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+        others = f", and {plural(len(missing) - 1, 'other', 'others')}" if missing[1:] else ""
         raise DataError(
             f"--group-from {rule} (in Python, group_from): {missing[0]} {what}{others}. Change the"
             " rule."

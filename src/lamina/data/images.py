@@ -410,6 +410,7 @@ class Dataset:
         Dataset(arrays: 8×8×1, single-label, 2 classes: train 4, test 2)
         """
         digest = hashlib.blake2b(digest_size=16)
+        named: dict[str, Any] = {}
         for split, images in zip(SPLITS, (train, val, test), strict=True):
             check_type(images, (Images,), split, "Images", is_optional=split != "train")
             if images is None:
@@ -424,9 +425,8 @@ class Dataset:
             digest.update(repr((split, *shapes, images.target_names)).encode())
             digest.update(np.ascontiguousarray(images.pixels).data)
             digest.update(np.ascontiguousarray(images.targets).data)
-        val = val and replace(val, split="val")
-        test = test and replace(test, split="test")
-        dataset = cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
+            named[split] = replace(images, split=split)
+        dataset = cls("arrays", digest.hexdigest(), **named)
         gaps = [message for _, _, message in list_gaps(dataset)]
         for message in [*gaps, *dataset.describe_leaks()]:
             warnings.warn(message, LaminaWarning, stacklevel=2)

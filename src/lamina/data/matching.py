@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from lamina.data.images import Dataset, Images, Progress
 from lamina.data.load import describe_problems, read_dataset
 from lamina.data.preparation import Preparation
+from lamina.data.splits import SPLITS
 from lamina.errors import DataError, find_nearest, name_some, warn
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 
@@ -75,12 +76,12 @@ def load_to_evaluate(
         what = "images of classes" if dataset.train.kind is SINGLE_LABEL else "labels"
         message = f"Left out {what} that the model does not have: {name_some(named)}"
         warn(message, stacklevel=2)
-    return replace(
-        dataset,
-        train=_renumber(dataset.train, target_names),
-        val=dataset.val and _renumber(dataset.val, target_names),
-        test=dataset.test and _renumber(dataset.test, target_names),
-    )
+    renumbered: dict[str, Any] = {
+        split: _renumber(images, target_names)
+        for split in SPLITS
+        if (images := getattr(dataset, split)) is not None
+    }
+    return replace(dataset, **renumbered)
 
 
 def _check_absent(

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from lamina import Dataset, LaminaWarning, Preparation, load_data
 from lamina.data.findings import find_group_leaks
-from lamina.data.groups import find_groups
+from lamina.data.groups import describe_groups, find_groups
 from lamina.data.held_out import hold_out
 from lamina.data.splits import draw_splits
 from lamina.errors import DataError
@@ -174,8 +174,9 @@ def test_a_rule_finds_the_group_in_a_name(rule, name, group):
         (
             "parent",
             ["cat/a.png", "b.png", "c.png"],
-            r"b.png is in no folder, and 1 others\. Change the rule",
+            r"b.png is in no folder, and 1 other\. Change the rule",
         ),
+        ("parent", ["b.png", "c.png", "d.png"], r"b.png is in no folder, and 2 others\. Change"),
         ("regex:(p[0-9])", ["p1.png", "q1.png"], r"q1.png does not match\. Change"),
         ("regex:(x)?p", ["p1.png"], "p1.png does not match"),
     ],
@@ -267,6 +268,18 @@ def test_groups_in_two_given_splits_are_reported_and_counted(patients):
     (found,) = find_group_leaks(dataset)
     assert (found.kind, found.severity, found.count) == ("group-leak", "error", 10)
     assert "10 of the 10 images of test" in found.message
+
+
+@pytest.mark.parametrize(
+    ("groups", "description"),
+    [
+        ("abc", "each of the 3 images has its own group, so grouping has no effect"),
+        ("abcb", "3 groups of 4 images; the largest is b with 2"),
+        ("cc", "1 group of 2 images; the largest is c with 2"),
+    ],
+)
+def test_groups_are_counted_unless_each_has_one_image(groups, description):
+    assert describe_groups(list(groups)) == description
 
 
 def write_patients(root: Path, patients: int, images: int) -> Path:

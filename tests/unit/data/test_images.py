@@ -389,3 +389,10 @@ def test_a_slice_of_images_is_images() -> None:
     for wrong in ([4], [-5], np.array([2**64 - 9], np.uint64)):
         with pytest.raises(DataError, match="indices must be whole numbers"):
             images.take(wrong)
+
+
+def test_an_empty_split_keeps_its_name() -> None:
+    train = Images.from_arrays(PIXELS, [0, 1, 0, 1])
+    data = Dataset.from_images(train, val=train[:0], test=train[:0])
+    assert (data.val.split, data.test.split) == ("val", "test")
+    assert list(data.splits) == ["train"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,6 +26,18 @@ def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
     np.testing.assert_array_equal(first.pixels, same.pixels)
     np.testing.assert_array_equal(first.targets, same.targets)
     assert (first.pixels != other.pixels).any(axis=(1, 2, 3)).all()
+
+
+def test_large_images_are_drawn_a_few_at_a_time() -> None:
+    """The arrays of one step need up to 400 MB, where those of 60 images would need 1.2 GB."""
+    tracemalloc.start()
+    try:
+        images = draw_shapes("shapes", "train", 60, 0, size_px=512)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert images.shape == (3, 512, 512)
+    assert peak_bytes - images.pixels.nbytes < 400 * 2**20
 
 
 def test_kinds_and_attributes_are_of_the_same_images() -> None:

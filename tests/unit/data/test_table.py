@@ -400,6 +400,11 @@ COLUMNS = "Its columns are image (text), label (number)."
         ),
         (
             "image,label\n1.png,1\n",
+            {"label_columns": ("label", "label")},
+            "Column 'label' is named twice for --label-column. Name each column once.",
+        ),
+        (
+            "image,label\n1.png,1\n",
             {"label_columns": ("image",)},
             (
                 "Column 'image' of DIR/pets.csv holds the images, so it cannot be a label column."

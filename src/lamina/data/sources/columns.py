@@ -123,6 +123,10 @@ def choose_columns(table: Table, preparation: Preparation) -> Columns:
         _check_kind(table, group, "--group-column", ("text", "number", "truth"), "text or numbers")
     labels = preparation.label_columns or _find_labels(table, {image, split, group})
     for column in labels:
+        if labels.count(column) > 1:
+            raise DataError(
+                f"Column {column!r} is named twice for --label-column. Name each column once."
+            )
         _check_kind(
             table, column, "--label-column", LABEL_KINDS, "text, numbers, booleans or lists of text"
         )

@@ -74,7 +74,8 @@ LARGE_RADIUS_FRACTION = (0.32, 0.40)
 WANDER_FRACTION = 0.5
 # The maximum length of each stroke of clutter; a dot is a stroke of length 0.
 CLUTTER_LENGTHS_FRACTION = (0.5, 0.5, 0.3, 0.3, 0.0, 0.0, 0.0)
-CHUNK = 250
+CHUNK_IMAGES = 250
+CHUNK_PIXELS = CHUNK_IMAGES * 128 * 128
 
 SAMPLE_SIZES_PX = (192, 224, 256, 288)
 SAMPLE_IMAGES = 10  # of a class and size
@@ -149,9 +150,10 @@ def draw_shapes(
     random = np.random.default_rng(seed)
     pixels = np.empty((count, size_px, size_px, 3), np.uint8)
     targets: list[np.ndarray] = []
-    for start in range(0, count, CHUNK):
-        figures = choose_figures(random, min(CHUNK, count - start), posed=target == "shapes-pose")
-        pixels[start : start + CHUNK] = draw_figures(random, figures, size_px)
+    chunk = count_chunk(size_px)
+    for start in range(0, count, chunk):
+        figures = choose_figures(random, min(chunk, count - start), posed=target == "shapes-pose")
+        pixels[start : start + chunk] = draw_figures(random, figures, size_px)
         if target == "shapes-pose":
             targets.append(np.stack([figures.angle, 2 * figures.radius], axis=1).astype(np.float32))
         elif target == "shapes":
@@ -159,9 +161,14 @@ def draw_shapes(
         else:
             targets.append(figures.attributes)
         if progress is not None:
-            progress(min(start + CHUNK, count), count)
+            progress(min(start + chunk, count), count)
     names = tuple(f"{split}/{row:05d}" for row in range(count))
     return Images(pixels, np.concatenate(targets), TARGET_NAMES[target], names, split)
+
+
+def count_chunk(size_px: int) -> int:
+    """The number of images to draw at a time, on which the random numbers of an image depend."""
+    return max(1, min(CHUNK_IMAGES, CHUNK_PIXELS // size_px**2))
 
 
 def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figures:
