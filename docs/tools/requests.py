@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from tools.markdown import code_spans, row, table_of
 from tools.schemas import Schema, name_type
@@ -13,20 +13,9 @@ from tools.source_links import write_if_changed
 
 
 def write_http(folder: Path) -> None:
-    from starlette.routing import Route
-
-    from lamina.deploy.serve.api import RESULTS, describe_api
-
-    async def answer(request: Any) -> None:
-        """Stand in for the server's functions, of which the description needs none."""
-
-    posted = {"/v1/predict", "/v1/explain", "/v1/similar"}
-    routes = [
-        Route(path, answer, methods=["POST" if path in posted else "GET"]) for path in RESULTS
-    ]
-    document = describe_api(routes)
-    write_if_changed(folder / "openapi.json", json.dumps(document, indent=2) + "\n")
-    write_if_changed(folder / "http.md", "\n".join(describe_http(document)) + "\n")
+    text = files("lamina.deploy.serve").joinpath("openapi.json").read_text("utf-8")
+    write_if_changed(folder / "openapi.json", text)
+    write_if_changed(folder / "http.md", "\n".join(describe_http(json.loads(text))) + "\n")
 
 
 def describe_http(document: Schema) -> Iterator[str]:
@@ -47,8 +36,8 @@ def describe_http(document: Schema) -> Iterator[str]:
             )
             yield row([f"`{method.upper()} {path}`", body, name_type(schema)])
     yield ""
-    yield "`POST` requests accept `?model=NAME`, by default the first model. The body is an image,"
-    yield 'or a form with several fields `image`. Errors are JSON: `{"error": "…"}`.'
+    yield "`POST` requests accept `?model=NAME`, by default the first model. The body is an image."
+    yield 'Errors are JSON: `{"error": "…"}`.'
     for name, schema in document["components"]["schemas"].items():
         yield ""
         yield f"## {name}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -80,39 +79,6 @@ def test_names_are_text_and_several_models_stand_side_by_side(serve_page, image)
     assert left["x"] + left["width"] <= right["x"]
 
 
-def test_an_explanation_and_similar_images_are_shown_if_asked(serve_page, image):
-    give(serve_page, image)
-    card = serve_page.get_by_role("region", name="shapes")
-    card.get_by_role("button", name="Explain this prediction").click()
-    expect(card.locator(".map img")).to_have_count(2)
-    expect(card).to_contain_text("Evidence for")
-    expect(card).to_contain_text("the same shapes at random places")
-    card.get_by_role("button", name="Similar training images").click()
-    expect(card.locator(".similar img")).to_have_count(6)
-    assert card.locator(".similar img").evaluate_all(
-        "images => images.every(image => image.naturalWidth === 32)"
-    )
-    other = serve_page.get_by_role("region", name="hostile")
-    other.get_by_role("button", name="Similar training images").click()
-    expect(other).to_contain_text("The training images are not in the server's cache")
-
-
-def test_a_map_that_fails_its_test_is_no_evidence(serve_page, image):
-    def fail(route):
-        response = route.fetch()
-        result = response.json()
-        result["faithfulness"] |= {"by_map": 0.3, "by_random_map": 0.2, "is_against": False}
-        route.fulfill(response=response, json=result)
-
-    serve_page.route("**/v1/explain*", fail)
-    give(serve_page, image)
-    card = serve_page.get_by_role("region", name="shapes")
-    card.get_by_role("button", name="Explain this prediction").click()
-    title = "This map does not explain the prediction"
-    expect(card.get_by_role("heading", name=title)).to_be_visible()
-    expect(card).not_to_contain_text("evidence for")
-
-
 def test_the_keyboard_is_enough(serve_page, image):
     # the browser is told to wait for us before the key is pressed
     serve_page.on("filechooser", lambda _: None)
@@ -124,30 +90,24 @@ def test_the_keyboard_is_enough(serve_page, image):
     card = serve_page.get_by_role("region", name="shapes")
     expect(card.locator(".predicted")).to_be_visible()
     seen = []
-    for _ in range(4):
+    for _ in range(2):
         serve_page.keyboard.press("Tab")
         seen.append(
             serve_page.evaluate("document.activeElement.textContent || document.activeElement.id")
         )
-    assert seen == [
-        "Start the webcam",
-        "5 more",
-        "Explain this prediction",
-        "Similar training images",
-    ]
+    assert seen == ["Start the webcam", "5 more"]
     assert serve_page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     serve_page.keyboard.press("Enter")
-    expect(card.locator(".similar img")).to_have_count(6)
+    expect(card.get_by_role("row")).to_have_count(12)  # of two tables
 
 
 def test_an_older_prediction_is_not_beside_a_newer_image(serve_page, image, tmp_path):
     give(serve_page, image)
     card = serve_page.get_by_role("region", name="shapes")
     expect(card.locator(".predicted")).to_be_visible()
+    expected = card.locator(".predicted").inner_text()
     held = []
-    serve_page.route(re.compile(r"explain|predict\?model=shapes"), lambda route: held.append(route))
-    card.get_by_role("button", name="Explain this prediction").click()
-    expect(card).to_contain_text("Explain this prediction …")
+    serve_page.route("**/v1/predict?model=shapes", lambda route: held.append(route))
     (tmp_path / "other.png").write_bytes(encode(load_data("shapes").test.pixels[1]))
     chosen = serve_page.locator("#file")
     with serve_page.expect_request("**/v1/predict?model=shapes"):
@@ -162,13 +122,13 @@ def test_an_older_prediction_is_not_beside_a_newer_image(serve_page, image, tmp_
     with serve_page.expect_file_chooser():
         chosen.click()
     assert chosen.input_value() == ""
-    with serve_page.expect_response("**/v1/explain*") as explained:
-        held[0].continue_()
-    explained.value.finished()
-    held[1].continue_()
+    with serve_page.expect_request("**/v1/predict?model=shapes"):
+        chosen.set_input_files(image)
+    for route in held:
+        route.continue_()
     expect(serve_page.get_by_role("status")).to_contain_text("shapes predicts")
     assert [text for text in serve_page.evaluate("said") if "shapes predicts" not in text] == []
-    expect(serve_page.locator(".map")).to_have_count(0)
+    expect(card.locator(".predicted")).to_have_text(expected)
     serve_page.evaluate(
         "document.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(),"
         " cancelable: true}))"
@@ -213,9 +173,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, image, scheme
     expect(page.locator("#models")).to_contain_text("shapes")
     give(page, image)
     card = page.get_by_role("region", name="shapes")
-    card.get_by_role("button", name="Explain this prediction").click()
-    card.get_by_role("button", name="Similar training images").click()
-    expect(card.locator(".similar img")).to_have_count(6)
+    card.get_by_text("5 more").click()
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= width_px

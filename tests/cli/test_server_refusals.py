@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from lamina.cli.serve import name_runs
-from lamina.errors import DataError
 from support.commands import run_lamina, run_refused
 from support.runs import DATA
 from support.servers import save_untrained
@@ -32,10 +31,6 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["RUN", "--token", "café"],
             "The token cannot be sent in an HTTP header; it must be printable ASCII without"
             " spaces at its ends. Choose another token.",
-        ),
-        (
-            ["pets=RUN", "pets=none"],
-            "RUN and none have the same name, pets; names must differ. Use another name, as in",
         ),
         (
             ["RUN", "--max-mb", "0"],
@@ -87,8 +82,6 @@ def test_a_package_that_a_server_lacks_is_named(untrained_run, monkeypatch, name
     )
 
 
-def test_a_name_precedes_an_equals_sign():
-    with pytest.raises(DataError) as raised:
-        name_runs([Path("=runs/a")])
-    message = "NAME is missing before = in =runs/a. Use a name, as in pets=runs/a."
-    assert str(raised.value) == message
+def test_runs_of_one_folder_name_have_their_paths_as_names():
+    names = name_runs([Path("a/pets"), Path("b/pets"), Path("c/birds"), Path("a/pets")])
+    assert names == {"a/pets": "a/pets", "b/pets": "b/pets", "birds": "c/birds"}

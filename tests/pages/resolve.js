@@ -1,6 +1,6 @@
 // The pages of the studio and of `lamina serve` share modules.
 
-const SHARED = ["./camera.js", "./explanations.js", "./image-form.js", "./parts.js", "./preact.js", "./request.js"];
+const SHARED = ["./camera.js", "./image-form.js", "./parts.js", "./preact.js", "./request.js"];
 const WEB = new URL("../../src/lamina/deploy/web/page/", import.meta.url);
 
 export function resolve(name, context, next) {

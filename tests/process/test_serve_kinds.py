@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from hashlib import sha256
@@ -100,25 +99,19 @@ def test_each_kind_gets_the_prediction_of_lamina_predict(
     assert model["calibrated"] == (name == "gray")
     assert model["channels"] == (1 if name == "gray" else 3)
     assert fits(model, document["components"]["schemas"]["Model"], document)
-    explained = server.ask(f"/v1/explain?model={name}", image).values
-    assert fits(explained, document["components"]["schemas"]["Explanation"], document)
-    assert explained["target"] in ("cat", "dog", "hen", *KINDS.get(name, ((), ()))[1])
-    assert base64.b64decode(explained["map"]).startswith(b"\x89PNG")
-    assert server.ask(f"/v1/similar?model={name}", image).status == 404
 
 
 def test_of_a_model_that_diverged_nothing_is_shown(server_of_each_kind):
     bright = encode(np.full((8, 8, 3), 255, np.uint8))
-    for task in ("predict", "explain", "similar"):
-        assert server_of_each_kind.ask(f"/v1/{task}?model=sound", bright).status == 200
-        predicted = server_of_each_kind.ask(f"/v1/{task}?model=diverged", bright)
-        assert predicted.status == 500
-        assert predicted.values == {
-            "error": (
-                "The model's logits are NaN or infinite: training diverged. "
-                "Train again with a lower lr, or with gradient_clip=1."
-            )
-        }
+    assert server_of_each_kind.ask("/v1/predict?model=sound", bright).status == 200
+    predicted = server_of_each_kind.ask("/v1/predict?model=diverged", bright)
+    assert predicted.status == 500
+    assert predicted.values == {
+        "error": (
+            "The model's logits are NaN or infinite: training diverged. "
+            "Train again with a lower lr, or with gradient_clip=1."
+        )
+    }
 
 
 def test_links_lead_nowhere(server_of_each_kind):

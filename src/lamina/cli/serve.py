@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -29,12 +28,9 @@ class Options:
     Example: lamina serve runs/pets --port 8080
     """
 
-    runs: Annotated[
-        Positional[tuple[Path, ...]], arg(metavar="[NAME=]RUN...", help_behavior_hint="")
-    ]
-    """paths of runs, or their names in runs/; requests without a model name use the first. NAME is
-    the model's name in requests (default: the folder's name, or its path if several folders have
-    this name)"""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="")]
+    """paths of runs, or their names in runs/; requests without a model name use the first. A model
+    has the name of its folder, or its path if several folders have this name"""
     port: Port = 8000
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a
@@ -44,8 +40,6 @@ class Options:
     this option, other users cannot see)"""
     max_mb: Annotated[int, Range(1, 256)] = 10
     """largest request in megabytes"""
-    similar: bool = True
-    """show similar training images with their labels, if this machine has them"""
     device: Device = "auto"
     json: Json = False
 
@@ -54,9 +48,11 @@ def run(options: Options, terminal: Terminal) -> int:
     if not options.runs:
         raise DataError("No runs given. Add their paths, as in lamina serve runs/pets.")
     check_installed("serve")
-    from lamina.deploy.serve.serving import Settings, serve  # not earlier: it needs starlette
+    from lamina.deploy.serve.app import serve  # not earlier: it needs starlette
     from lamina.deploy.serve.worker import Worker, plan_opening
     from lamina.deploy.web.access import TOKEN_VARIABLE, is_loopback
+    from lamina.deploy.web.server import Address
+    from lamina.deploy.web.torch_process import TorchProcess
 
     token = read_token(options.token)
     if token is None and not is_loopback(options.host):
@@ -65,14 +61,8 @@ def run(options: Options, terminal: Terminal) -> int:
             f"Set {TOKEN_VARIABLE} to a secret, or use --token."
         )
     runs = name_runs(options.runs)
-    worker = Worker(plan_opening(runs, options.device), terminal.remark)
-    settings = Settings(
-        host=options.host,
-        port=options.port,
-        token=token,
-        limit_bytes=options.max_mb * 10**6,
-        has_similar=options.similar,
-    )
+    worker = Worker(TorchProcess(plan_opening(runs, options.device)), terminal.remark)
+    address = Address(options.host, options.port, token)
 
     def announce(url: str) -> None:
         terminal.say(f"serving {', '.join(runs)} at {url}; press Ctrl-C to stop")
@@ -82,7 +72,7 @@ def run(options: Options, terminal: Terminal) -> int:
         task = asyncio.current_task()
         if task is not None and os.name != "nt":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        await serve(worker, settings, announce)
+        await serve(worker, address, options.max_mb * 10**6, announce)
 
     try:
         asyncio.run(serve_until_ended())
@@ -93,7 +83,7 @@ def run(options: Options, terminal: Terminal) -> int:
 
 def check_installed(command: str) -> None:
     """Raise ``DataError`` unless the packages of a server are installed."""
-    for name in ("starlette", "uvicorn", "python_multipart"):
+    for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(
                 f"lamina {command} requires {name}, which is not installed. Run pip install"
@@ -116,33 +106,12 @@ def read_token(option: str | None) -> str | None:
     return token
 
 
-def name_runs(arguments: Sequence[Path]) -> dict[str, str]:
-    """Map names for requests to folders: NAME, else the folder's name, or its path if ambiguous."""
-    pairs = [_split_name(path) for path in dict.fromkeys(arguments)]
-    folders = Counter(escape(path.resolve().name) for name, path in pairs if not name)
-    runs: dict[str, str] = {}
-    for name, path in pairs:
-        folder = escape(path.resolve().name)
-        if not name and folders[folder] == 1:
-            name = folder
-        name = name or escape(str(path))
-        if name in runs:
-            raise DataError(
-                f"{runs[name]} and {path} have the same name, {name}; names must differ. Use"
-                f" another name, as in other={path}."
-            )
-        runs[name] = str(path)
+def name_runs(paths: Sequence[Path]) -> dict[str, str]:
+    """Map names for requests to folders: the folder's name, or its path if ambiguous."""
+    different = list(dict.fromkeys(paths))
+    names = [escape(path.resolve().name) for path in different]
+    runs = {}
+    for path, name in zip(different, names, strict=True):
+        key = name if names.count(name) == 1 else escape(str(path))
+        runs[key] = str(path)
     return runs
-
-
-def _split_name(path: Path) -> tuple[str, Path]:
-    """Split NAME=RUN; the name is empty for a plain RUN, which may contain =, too."""
-    name, _, run = str(path).partition("=")
-    # Path.exists raises for names that are too long.
-    if os.path.exists(path) or os.path.exists(Path("runs", path)):  # noqa: PTH110
-        return "", path
-    if run and not name:
-        raise DataError(f"NAME is missing before = in {path}. Use a name, as in pets={run}.")
-    if not run or name != Path(name).name:
-        return "", path
-    return escape(name), Path(run)

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from lamina.deploy.web import explanation
+from lamina.deploy.studio import explanation
 from lamina.errors import NetError
 from lamina.training.loop import Training
 from support.runs import DATA, NET, RECIPE

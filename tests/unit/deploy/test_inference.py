@@ -6,36 +6,12 @@ from dataclasses import replace
 
 from PIL import Image
 
-from lamina import Recipe, load_data, load_run, start_run
-from lamina.cli import main
-from lamina.data import Preparation
+from lamina import load_run
 from lamina.deploy.serve import inference
 from lamina.evaluation.calibration import Calibration, Threshold
 from support.commands import run_lamina
-from support.runs import DATA, NET
+from support.runs import DATA
 from support.servers import save_untrained
-
-
-def test_training_images_that_are_loaded_later_are_found(tmp_path, monkeypatch):
-    for place in range(20):
-        folder = tmp_path / "photos" / ("cat" if place % 2 else "dog")
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16), (12 * place, 0, 0)).save(folder / f"{place}.png")
-    data = load_data(tmp_path / "photos", Preparation(size_px=8))
-    run = start_run(data, NET, Recipe(epochs=1, batch_size=2), runs_dir=tmp_path)
-    for _ in run.iter_train(data=data):
-        pass
-    run = load_run(run.path)
-    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "empty"))
-    served = inference.Served("pets", run, run.predictor(device="cpu"))
-    monkeypatch.setattr(inference, "SERVED", [served])
-    file = tmp_path / "photos/cat/1.png"
-    (answer,) = inference.respond("similar", 0, [file.read_bytes()])
-    assert answer["status"] == 404
-    assert answer["problem"].endswith("Load them there with lamina similar RUN IMAGE.")
-    assert main(["similar", str(run.path), str(file)]) == 0  # as the message says
-    (answer,) = inference.respond("similar", 0, [file.read_bytes()])
-    assert answer["searched"] == len(data.train)
 
 
 def test_a_run_with_thresholds_and_no_temperature_is_described(runs_with_val, tmp_path):

@@ -1,9 +1,11 @@
-"""The routes of ``lamina serve``: the API, health checks, and the page with its assets."""
+"""``lamina serve``: the API, health checks, and the page with its assets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+import asyncio
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.api import describe_api
 from lamina.deploy.serve.worker import Worker
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
@@ -19,79 +20,54 @@ from lamina.deploy.web.bodies import (
     handle_error,
     list_assets,
     read_body,
-    read_files,
     refuse,
-    wait_while_connected,
+    send_bytes,
 )
+from lamina.deploy.web.server import Address, open_socket, running
 from lamina.deploy.web.torch_process import BusyError
-from lamina.errors import LaminaError, suggest
+from lamina.errors import suggest
 
-REQUEST_IMAGES = 64
 ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.serve")
 # need no token: they reveal nothing about the models
 OPEN_PATHS = frozenset({*(route.path for route in ASSETS), "/openapi.json", "/healthz", "/readyz"})
-Answer: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
+NO_IMAGE = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded")
 
 
-def build_app(worker: Worker, limit_bytes: int, *, has_similar: bool) -> Starlette:
-
+def build_app(worker: Worker, limit_bytes: int) -> Starlette:
     async def get_health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def get_readiness(_: Request) -> Response:
-        if worker.is_ready:
+        if worker.process.is_ready:
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("the worker process is starting\n", 503, RETRY_AFTER)
+        return PlainTextResponse("the process for predictions is starting\n", 503, RETRY_AFTER)
 
     async def get_models(_: Request) -> Response:
-        tasks = list(answers)
-        return AsciiJson({"models": worker.models, "tasks": tasks, "limit_bytes": limit_bytes})
-
-    async def get_api(request: Request) -> Response:
-        return AsciiJson(describe_api(request.app.routes))
+        return AsciiJson({"models": worker.models, "limit_bytes": limit_bytes})
 
     async def predict(request: Request) -> Response:
-        """Predict images."""
         model = find_model(worker, request)
-        images, is_list = await read_images(request, limit_bytes, REQUEST_IMAGES)
-        responses = await wait_while_connected(request, worker.predict(model, images))
-        if not is_list:
-            return respond(responses[0])
-        for response in responses:
-            response.pop("status", None)
-        return AsciiJson(responses)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind in NO_IMAGE:
+            reason = "Send the image as the body, as in curl --data-binary @cat.jpg."
+            raise HTTPException(415, reason)
+        image = await read_body(request, limit_bytes)
+        return respond(await worker.predict(model, image))
 
-    def look_closer(task: str) -> Answer:
-        async def answer(request: Request) -> Response:
-            model = find_model(worker, request)
-            (image,), _ = await read_images(request, limit_bytes, 1)
-            work = worker.look_closer(task, model, image)
-            return respond(await wait_while_connected(request, work))
-
-        return answer
-
-    answers: dict[str, Answer] = {"predict": predict, "explain": look_closer("explain")}
-    if has_similar:
-        answers["similar"] = look_closer("similar")
+    openapi = files(__package__).joinpath("openapi.json").read_bytes()
     routes = [
         Route("/healthz", get_health),
         Route("/readyz", get_readiness),
-        Route("/openapi.json", get_api),
+        Route("/openapi.json", send_bytes(openapi, "application/json")),
         Route("/v1/model", get_models),
+        Route("/v1/predict", predict, methods=["POST"]),
     ]
-    routes += [Route(f"/v1/{task}", answers[task], methods=["POST"]) for task in answers]
-    return Starlette(routes=[*routes, *ASSETS], exception_handlers=HANDLERS)
+    handlers = {HTTPException: handle_error, BusyError: refuse_busy}
+    return Starlette(routes=[*routes, *ASSETS], exception_handlers=handlers)
 
 
 async def refuse_busy(_: Request, error: Exception) -> Response:
     return refuse(503, str(error), RETRY_AFTER)
-
-
-async def refuse_failed(_: Request, error: Exception) -> Response:
-    return refuse(500, str(error))
-
-
-HANDLERS = {HTTPException: handle_error, BusyError: refuse_busy, LaminaError: refuse_failed}
 
 
 def find_model(worker: Worker, request: Request) -> int:
@@ -105,22 +81,30 @@ def find_model(worker: Worker, request: Request) -> int:
     return names.index(name)
 
 
-async def read_images(request: Request, limit_bytes: int, most: int) -> tuple[list[bytes], bool]:
-    """The images in a request, and whether it is a form with several."""
-    body = await read_body(request, limit_bytes)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        reason = "Send an image as the body, or a form of files, as in curl -F image=@cat.jpg."
-        raise HTTPException(415, reason)
-    if kind != "multipart/form-data":
-        return [body], False
-    images = await read_files(request, body, most)
-    return images, len(images) > 1
-
-
 def respond(response: dict[str, Any]) -> Response:
-    status = response.pop("status", 200)
-    if status in (404, 500, 503):
+    status = response.get("status", 200)
+    if status in (500, 503):
         headers = RETRY_AFTER if status == 503 else None
         raise HTTPException(status, response["problem"], headers)
-    return AsciiJson(response, status)
+    return AsciiJson({name: response[name] for name in response if name != "status"}, status)
+
+
+async def serve(
+    worker: Worker, address: Address, limit_bytes: int, announce: Callable[[str], None]
+) -> None:
+    """Serve until the task is cancelled; calls ``announce`` with the URL when ready."""
+    with open_socket(address.host, address.port) as listening:
+        working = None
+        try:
+            await worker.start()
+            working = asyncio.create_task(worker.work())
+            app = build_app(worker, limit_bytes)
+            async with running(app, listening, address, OPEN_PATHS) as (url, task):
+                announce(url)
+                done, _ = await asyncio.wait({task, working}, return_when=asyncio.FIRST_COMPLETED)
+                done.pop().result()
+        finally:
+            if working is not None:
+                working.cancel()
+                await asyncio.wait([working])
+            await worker.process.close()

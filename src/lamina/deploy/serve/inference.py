@@ -1,13 +1,10 @@
-"""The functions that the processes of ``lamina serve`` call: decode images, predict and explain."""
+"""The functions that the process of ``lamina serve`` calls: decode images and predict."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,14 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.web.explanation import (
-    SIMILAR_SECONDS,
-    TrainingImages,
-    compute_features,
-    explain_image,
-    find_training_images,
-)
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.predictions import Prediction
@@ -32,23 +21,13 @@ from lamina.targets import BINARY, REGRESSION
 from lamina.training.prediction import fold_model
 
 
-@dataclass
+@dataclass(frozen=True)
 class Served:
     """A served run, with its name in requests."""
 
     name: str
     run: Run
     predictor: Predictor
-    similar: TrainingImages | None = None  # loaded when first needed
-
-    def find_training_images(self) -> TrainingImages | None:
-        """The training images with features, if the cache has them."""
-        if self.similar is None:
-            listed = find_training_images(self.run)
-            if listed is not None:
-                until = time.monotonic() + SIMILAR_SECONDS
-                self.similar = compute_features(self.predictor.model, listed, until)
-        return self.similar
 
     @cached_property
     def weights(self) -> str:
@@ -101,10 +80,6 @@ def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:
     }
 
 
-NO_IMAGES = (
-    "The training images are not in the server's cache, or have changed. Load them there with"
-    " lamina similar RUN IMAGE."
-)
 SERVED: list[Served] = []
 """The runs of this process."""
 
@@ -116,7 +91,11 @@ def format_prediction(served: Served, prediction: Prediction) -> dict[str, Any]:
     task = served.predictor.task
     values = list(prediction.values.items())
     rows: list[dict[str, Any]]
-    response: dict[str, Any] = {"model": served.name, "predicted": prediction.predicted}
+    response: dict[str, Any] = {
+        "model": served.name,
+        "weights": served.weights,
+        "predicted": prediction.predicted,
+    }
     if task.kind is REGRESSION:
         rows = [{"name": name, "value": value} for name, value in values]
         return {**response, "predictions": rows}
@@ -133,43 +112,21 @@ def format_prediction(served: Served, prediction: Prediction) -> dict[str, Any]:
     return {**response, "predictions": rows}
 
 
-def respond(task: str, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
+def respond(model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
     """A response for each image; failures have a ``problem`` and an HTTP ``status``."""
     served = SERVED[model]
     try:
-        if task == "predict":
-            predictions = served.predictor.iter_predict(images)
-            responses = [format_prediction(served, prediction) for prediction in predictions]
-        else:
-            responses = [_look_closer(served, task, image) for image in images]
+        predictions = list(served.predictor.iter_predict(images))
     except Exception as error:
         if len(images) > 1:
             # The images may come from several clients, and only one of them may be at fault.
-            return [respond(task, model, [image])[0] for image in images]
+            return [respond(model, [image])[0] for image in images]
         reason = str(error)
         if not isinstance(error, LaminaError):
             traceback.print_exc()
             reason = f"The prediction failed ({type(error).__name__}). See the server's output."
-        return [{"model": served.name, "problem": reason, "status": 500}]
-    for response in responses:
-        if "problem" not in response:
-            response["weights"] = served.weights
-    return responses
-
-
-def _look_closer(served: Served, task: str, image: bytes) -> dict[str, Any]:
-    model = served.predictor.model
-    with closing(decode_ahead([image], served.predictor.input_format)) as chunks:
-        chunk = next(chunks)
-    if chunk.reasons[0] is not None:
-        return {"model": served.name, "problem": chunk.reasons[0], "status": 422}
-    served.predictor.predict(chunk.pixels)  # raises an error if the logits are not finite
-    if task == "explain":
-        return {"model": served.name, **explain_image(model, chunk.pixels)}
-    similar = served.find_training_images()
-    if similar is None:
-        return {"model": served.name, "problem": NO_IMAGES, "status": 404}
-    return {"model": served.name, **similar.find(chunk.pixels)}
+        return [{"problem": reason, "status": 500}]
+    return [format_prediction(served, prediction) for prediction in predictions]
 
 
 def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
@@ -190,10 +147,8 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
     return served
 
 
-def open_models(runs: Mapping[str, str], device: str, niceness: int) -> list[dict[str, Any]]:
+def open_models(runs: Mapping[str, str], device: str) -> list[dict[str, Any]]:
     """Load the runs of this process; returns their descriptions."""
-    if hasattr(os, "nice"):
-        os.nice(niceness)
     # The server needs a core too: on two cores, a second thread would only wait.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     SERVED[:] = open_runs(runs, device)

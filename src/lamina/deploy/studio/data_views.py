@@ -14,7 +14,7 @@ import torch
 
 from lamina.data import Dataset, Preparation, load_data
 from lamina.deploy.studio.data_folder import check_is_here
-from lamina.deploy.web.explanation import encode_png
+from lamina.deploy.studio.explanation import encode_png
 from lamina.errors import DataError
 from lamina.targets import BINARY, SINGLE_LABEL
 from lamina.text import order_naturally

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 from lamina import zoo
 from lamina.data.load import check_learnable
 from lamina.deploy.studio.data_views import count_images, load_source
+from lamina.deploy.studio.explanation import encode_png
 from lamina.deploy.studio.net_cards import read_net
 from lamina.deploy.studio.recipe_fields import name_field, read_fields, read_form, read_seconds
 from lamina.deploy.studio.run_views import draw_units
 from lamina.deploy.studio.untrained import run_untrained
-from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError
 from lamina.nets import parse_net
 from lamina.runs.start import find_net

@@ -5,23 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.studio.routes import ASSETS, build_studio
 from lamina.deploy.studio.services import Studio
-from lamina.deploy.web.server import open_socket, running
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the studio listens, and the token that requests must send."""
-
-    host: str
-    port: int
-    token: str | None
+from lamina.deploy.web.server import Address, open_socket, running
 
 
 async def open_studio(
@@ -33,10 +23,10 @@ async def open_studio(
     """
     studio = Studio(data, Jobs(data.runs_dir, EventLog()))
     app = build_studio(studio)
-    access = (address.host, address.token, frozenset(route.path for route in ASSETS))
+    open_paths = frozenset(route.path for route in ASSETS)
     unfinished: list[str] = []
     with open_socket(address.host, address.port) as listening, suppress(asyncio.CancelledError):
-        async with running(app, listening, *access) as (url, task):
+        async with running(app, listening, address, open_paths) as (url, task):
             try:
                 data.remove_deleted()
                 announce(url)

@@ -18,14 +18,14 @@ from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.studio.data_folder import check_is_here
 from lamina.deploy.studio.disagreements import decide_rows, find_differing
-from lamina.deploy.studio.recipe_fields import LABELS
-from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
-from lamina.deploy.web.explanation import (
+from lamina.deploy.studio.explanation import (
     SIMILAR_SECONDS,
     TrainingImages,
     compute_features,
     explain_image,
 )
+from lamina.deploy.studio.recipe_fields import LABELS
+from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import describe, make_prediction

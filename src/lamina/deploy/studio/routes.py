@@ -27,7 +27,6 @@ from lamina.deploy.web.bodies import (
     list_assets,
     read_body,
     refuse,
-    wait_while_connected,
 )
 from lamina.deploy.web.torch_process import BusyError, ReplacedError
 from lamina.errors import LaminaError, RunError
@@ -67,7 +66,7 @@ def build_studio(studio: Studio) -> Starlette:
         if name not in ACTIONS:
             raise HTTPException(404, f"The studio has no {name[:100]!r}.")
         values = await read_values(request)
-        return await wait_while_connected(request, respond(studio, name, values))
+        return await respond(studio, name, values)
 
     routes = [
         *ASSETS,

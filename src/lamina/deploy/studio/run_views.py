@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lamina.data import thumbnails
+from lamina.deploy.studio.explanation import encode_image, encode_png
 from lamina.deploy.studio.kept_runs import read_note
 from lamina.deploy.studio.net_cards import format_layers
-from lamina.deploy.web.explanation import encode_image, encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_score

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-
-Result = TypeVar("Result")
 
 # A body that is too large is read up to here and dropped: few clients read a response before they
 # have sent everything.
 READ_LIMIT = 4  # times the limit
 BODY_SECONDS = 15.0
-FORM_FIELDS = 16
 TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}  # of files of a page
 RETRY_AFTER = {"Retry-After": "1"}
 
@@ -64,49 +59,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         raise HTTPException(400, "The client disconnected before the body was complete.") from None
     if size > limit_bytes:
         limit = f"{limit_bytes // 10**6} MB"
-        raise HTTPException(413, f"The body exceeds {limit}. Send smaller or fewer images.")
+        raise HTTPException(413, f"The body exceeds {limit}. Send a smaller image.")
     return bytes(body)
-
-
-async def read_files(request: Request, body: bytes, most: int) -> list[bytes]:
-    """The files in the body of a form, as ``curl -F image=@cat.jpg`` sends them."""
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = MultiPartParser(request.headers, stream(), max_files=most, max_fields=FORM_FIELDS)
-    parser.spool_max_size = len(body) + 1  # nothing is written to the disk
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise HTTPException(400, error.message) from None
-    uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    contents = [await upload.read() for upload in uploads]
-    await form.close()
-    if not contents:
-        raise HTTPException(400, "The form has no file. Send one, as in curl -F image=@cat.jpg.")
-    return contents
-
-
-async def wait_while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of ``work``, which is cancelled when the client disconnects."""
-    task = asyncio.ensure_future(work)
-
-    async def notice_leaving() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        task.cancel()
-
-    noticing = asyncio.create_task(notice_leaving())
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if noticing.done():
-            raise HTTPException(400, "The client disconnected before the response.") from None
-        task.cancel()
-        raise
-    finally:
-        noticing.cancel()
 
 
 def list_assets(*packages: str) -> list[Route]:

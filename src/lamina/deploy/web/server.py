@@ -6,18 +6,27 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from lamina.deploy.web.access import Guard, bracket
 from lamina.errors import DataError
 
 CONNECTIONS = 256  # open at once; requests of further connections get status 503
-IDLE_SECONDS = 10  # for the head of a connection's first or next request
+IDLE_SECONDS = 10  # between the requests of a connection
 HEAD_BYTES = 65_536  # of a request
 END_SECONDS = 5  # for requests in progress when the server shuts down
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, and the token that requests must send."""
+
+    host: str
+    port: int
+    token: str | None
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -56,31 +65,9 @@ class Server(uvicorn.Server):
         yield
 
 
-class Protocol(H11Protocol):
-    """A connection that is closed if the head of its first or next request does not arrive."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.loop.call_later(IDLE_SECONDS, self.close_after, None)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)  # belongs to the next request, so stop waiting for it
-        if self.cycle is not None and self.cycle.response_complete:
-            self.loop.call_later(IDLE_SECONDS, self.close_after, self.cycle)
-
-    def close_after(self, last: RequestResponseCycle | None) -> None:
-        """Close the connection if no request came after ``last``."""
-        if self.cycle is last:
-            self.transport.close()
-
-
 @asynccontextmanager
 async def running(
-    app: ASGIApp,
-    listening: socket.socket,
-    host: str,
-    token: str | None,
-    open_paths: frozenset[str],
+    app: ASGIApp, listening: socket.socket, address: Address, open_paths: frozenset[str]
 ) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
     """Serve during the block, after the server has started or failed; then finish open requests.
 
@@ -88,8 +75,8 @@ async def running(
     """
     port = listening.getsockname()[1]
     config = uvicorn.Config(
-        Guard(app, host, port, token, open_paths),
-        http=Protocol,
+        Guard(app, address.host, port, address.token, open_paths),
+        http="h11",
         ws="none",
         interface="asgi3",
         lifespan="off",
@@ -109,7 +96,7 @@ async def running(
     try:
         while not (server.started or task.done()):
             await asyncio.sleep(0.001)
-        yield f"http://{name_host(host)}:{port}/", task
+        yield f"http://{name_host(address.host)}:{port}/", task
     finally:
         server.should_exit = True
         with suppress(asyncio.CancelledError):

@@ -1,6 +1,5 @@
 // The page of `lamina serve`: an image, and what each model predicts for it.
 
-import { Explanations } from "./explanations.js";
 import { ImageForm } from "./image-form.js";
 import { html, render } from "./preact.js";
 import { Prediction, describe } from "./predictions.js";
@@ -71,26 +70,23 @@ function Access() {
 }
 
 function Card({ model, place }) {
-  const { image, prediction, problem, tasks, send } = state.shown.get(model.model) ?? {};
-  if (!image) return null;
+  const { prediction, problem } = state.shown.get(model.model) ?? {};
+  if (!prediction && !problem) return null;
   const id = `model-${place}`;
   return html`<section class="model" id=${id} aria-labelledby=${`${id}-title`}>
     <h2 id=${`${id}-title`}>${model.model}</h2>
     ${problem && html`<p>${problem}</p>`}
     ${prediction && html`<${Prediction} ...${{ model, prediction }} />`}
-    ${prediction && tasks.length > 0 && html`<${Explanations} key=${image} send=${send} tasks=${tasks} />`}
   </section>`;
 }
 
 // Shows the predictions of all models for an image, and says what they predict.
 async function predict(image, isCurrent, isLive) {
   if (!isLive) change({ shown: new Map() });
-  const tasks = isLive ? [] : state.server.tasks;
   const sentences = state.server.models.map(async ({ model }) => {
-    const send = (task) => post(`v1/${task}`, image, { model });
-    const show = (fields) => change({ shown: new Map(state.shown).set(model, { image, tasks, send, ...fields }) });
+    const show = (fields) => change({ shown: new Map(state.shown).set(model, fields) });
     try {
-      const prediction = await send("predict");
+      const prediction = await post("v1/predict", image, { model });
       if (isCurrent()) show({ prediction });
       return `${model} predicts ${describe(prediction)}.`;
     } catch (error) {

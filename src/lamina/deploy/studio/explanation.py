@@ -1,4 +1,4 @@
-"""``/v1/explain``: an attribution map and how faithful it is; ``/v1/similar``: similar images."""
+"""What takes longer about one prediction: its attribution map, and similar training images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from lamina.data import Images, thumbnails
-from lamina.data.load import find_prepared
 from lamina.errors import NetError
 from lamina.insight.explaining import STEPS, compute_map, explain_pixels
 from lamina.insight.neighbors import SearchedImages, find_similar, normalize
-from lamina.runs.run import Run
 from lamina.training.model import Model
 from lamina.training.prediction import fold_model, predict_with_features
 
@@ -86,13 +84,6 @@ class TrainingImages:
             for neighbor in similar.neighbors
         ]
         return {"searched": len(self.searched.rows), "images": images}
-
-
-def find_training_images(run: Run) -> Images | None:
-    """The training images of a run, if the cache has them unchanged; decodes nothing."""
-    origin = run.record.data
-    dataset = find_prepared(origin.source, origin.preparation, origin.fingerprint)
-    return None if dataset is None else dataset.train
 
 
 def compute_features(model: Model, train: Images, until: float) -> TrainingImages:

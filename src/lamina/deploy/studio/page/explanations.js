@@ -3,12 +3,11 @@
 import { Button, Note, Outcome, Picture, Table, count, percent, useRequest } from "./parts.js";
 import { html } from "./preact.js";
 
-// Buttons for `tasks` about the image that `send` sends, and their results.
-export function Explanations({ send, tasks = ["explain", "similar"] }) {
+// Buttons for what can be asked about the image that `send` sends, and the results.
+export function Explanations({ send }) {
   const [explanation, explain] = useRequest();
   const [similar, search] = useRequest();
-  const offer = (task, title, start) =>
-    tasks.includes(task) && html`<${Button} onClick=${() => start(title, send(task))}>${title}</${Button}>`;
+  const offer = (task, title, start) => html`<${Button} onClick=${() => start(title, send(task))}>${title}</${Button}>`;
   return html`
     <div class="row actions">
       ${offer("explain", "Explain this prediction", explain)}
