@@ -1,8 +1,7 @@
-"""Diagnoses of injected faults and of healthy trainings, and the cost of looking for them.
+"""Diagnoses of injected faults and of healthy trainings.
 
 The benchmark injects each fault into each net, with several seeds, on the built-in shapes: the
-diagnosis must have the fault's kind. The zoo's recipes on CIFAR-10 must give no diagnosis. The cost
-is the time of two epochs with diagnoses, compared with the same training without them, in turns.
+diagnosis must have the fault's kind. The zoo's recipes on CIFAR-10 must give no diagnosis.
 
     python benchmarks/diagnoses.py --seeds 3 --json diagnoses.json
 """
@@ -10,10 +9,7 @@ is the time of two epochs with diagnoses, compared with the same training withou
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +34,7 @@ from lamina.nets import (
     ReLU,
     Sigmoid,
 )
-from lamina.training.diagnosis import DoctorState
+from lamina.training.diagnosis import diagnose
 from lamina.zoo import load_recipe, load_recipes
 
 ZOO = ("mlp", "cnn", "cnn-s", "cnn-m", "cnn-l", "mlp-l")
@@ -119,61 +115,31 @@ def train(
     if change is not None:
         with torch.no_grad():
             change(training.model.body)
-    found, losses = [], []
+    rows, found, losses = [], [], []
     try:
         for event in training:
             if isinstance(event, Epoch):
-                found += [one.kind for one in event.diagnoses]
+                problems = diagnose([*rows, event.to_json()], training.start)
+                rows.append(dataclasses.replace(event, diagnoses=problems).to_json())
+                found += [problem.kind for problem in problems]
                 losses.append(event.train_loss)
     except NotFiniteError:
         losses.append(float("nan"))
     return Row(name, injected, training.recipe.seed, tuple(found), tuple(losses))
 
 
-class Absent:
-    """Replaces the training's doctor and does nothing."""
-
-    state = DoctorState()
-
-    def watch(self, *_: object, **__: object) -> AbstractContextManager[None]:
-        """Nothing."""
-        return nullcontext()
-
-    def examine(self, epoch: Epoch, _lr: float) -> Epoch:
-        """Nothing."""
-        return epoch
-
-
-def time_epochs(name: str, images: Images, turns: int) -> tuple[float, float]:
-    """Median seconds of two epochs, with and without diagnoses."""
-    recipe = dataclasses.replace(load_recipe(name), epochs=2, device="cpu")
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(turns):
-        for has_doctor in (True, False):
-            training = Training(load_net(name), images, recipe)
-            if not has_doctor:
-                training._doctor = Absent()  # type: ignore[assignment]
-            began = time.perf_counter()
-            for _ in training:
-                pass
-            seconds[has_doctor].append(time.perf_counter() - began)
-    return statistics.median(seconds[True]), statistics.median(seconds[False])
-
-
 def main(
     seeds: int = 3,
     healthy: int = 10_000,
-    turns: int = 5,
-    parts: str = "injected,zoo,cost",
+    parts: str = "injected,zoo",
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
     """Train, and compare the diagnoses with the injected faults.
 
     Args:
         seeds: number of seeds of each training.
-        healthy: number of CIFAR-10 training images for the zoo's recipes and the cost.
-        turns: number of measurements of the cost.
-        parts: injected, zoo, cost, separated by commas.
+        healthy: number of CIFAR-10 training images for the zoo's recipes.
+        parts: injected, zoo, separated by commas.
         json_path: file for the results, one JSON object per line.
     """
     console, rows = Console(width=160), []
@@ -209,14 +175,6 @@ def main(
         )
         if json_path is not None:
             append_row(json_path, row)
-    if "cost" in parts:
-        some = load_data("cifar10").train.take_evenly(healthy)
-        for name in INJECTED_IN:
-            watched, unwatched = time_epochs(name, some, turns)
-            console.print(
-                f"{name}: {watched:.3f} s with, {unwatched:.3f} s without:"
-                f" {watched / unwatched - 1:+.1%}"
-            )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 from lamina import Epoch, Recipe, Training, load_data
 from lamina.data.preparation import Preparation
 from lamina.nets import Conv2d, Flatten, Linear, Net, Output, ReLU
+from lamina.training.diagnosis import diagnose
 
 CONVOLUTIONS = [
     layer
@@ -27,5 +28,9 @@ def test_the_lessons_of_the_studio_give_no_diagnosis(lesson, seed, all_shapes):
     net, lr = LESSONS[lesson]
     images = load_data("shapes", Preparation(val_fraction=0.1)).train
     recipe = Recipe(epochs=2, batch_size=100, lr=lr, seed=seed)
-    epochs = (event for event in Training(net, images, recipe) if isinstance(event, Epoch))
-    assert not any(epoch.diagnoses for epoch in epochs)
+    training = Training(net, images, recipe)
+    rows = []
+    for event in training:
+        if isinstance(event, Epoch):
+            rows.append(event.to_json())
+            assert diagnose(rows, training.start) == ()

@@ -41,7 +41,7 @@ from lamina.training import group
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.custom import OwnMetric, Parts
 from lamina.training.device import is_out_of_memory
-from lamina.training.diagnosis import find_overfitting
+from lamina.training.diagnosis import diagnose
 from lamina.training.events import (
     Cooldown,
     Diagnosis,
@@ -264,10 +264,8 @@ class Course:
             report = by_head
         self._check_same(f"After epoch {event.epoch}")
         event = self._complete(event, report)
-        overfitting, reason = group.lead_value(lambda: self._judge(event, report))
-        if overfitting:
-            diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
-            event = replace(event, diagnoses=diagnoses)
+        problems, reason = group.lead_value(lambda: self._judge(event, report))
+        event = replace(event, diagnoses=tuple(Diagnosis(**problem) for problem in problems))
         self._epochs.append(event.to_json())
         by_leader(lambda: self.folder.append_row(event.to_json()))
         schedule = self.training.schedule
@@ -316,21 +314,17 @@ class Course:
         metrics = {**report.headline(), f"{report.split}_loss": report.loss, **custom}
         return replace(event, score=report.score, metrics=metrics)
 
-    def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
-        """A diagnosis of overfitting on ``val``, as plain values, and a reason to end, if any."""
-        if report is None:
-            return None, ""
+    def _judge(self, event: Epoch, report: Report | None) -> tuple[list[dict[str, Any]], str]:
+        """The diagnoses after an epoch, as plain values, and a reason to end, if any."""
         rows = [*self._epochs, event.to_json()]
-        sign = 1 if report.score.lower_is_better else -1
-        diagnosis: Diagnosis | None = None
-        kinds = {diagnosis["kind"] for row in rows for diagnosis in row.get("diagnoses", ())}
-        if "overfitting" not in kinds:
-            diagnosis = find_overfitting(rows, report.score.name, sign)
-        reason = self._lose_patience(rows, report.score, sign)
-        return asdict(diagnosis) if diagnosis else None, reason
+        score = None if report is None else report.score
+        problems = diagnose(rows, self.training.start, score)
+        reason = "" if score is None else self._lose_patience(rows, score)
+        return [asdict(problem) for problem in problems], reason
 
-    def _lose_patience(self, rows: list[Row], score: Score, sign: int) -> str:
+    def _lose_patience(self, rows: list[Row], score: Score) -> str:
         patience = self.training.recipe.patience
+        sign = 1 if score.lower_is_better else -1
         if not patience or self.training.is_finished:
             return ""
         column = f"val_{score.name}"

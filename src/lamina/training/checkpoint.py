@@ -19,7 +19,6 @@ from torch.optim import Optimizer
 
 from lamina.errors import LaminaWarning, RunError, name_some
 from lamina.files import METADATA, blaming
-from lamina.training.diagnosis import DoctorState
 from lamina.training.schedule import Knot
 from lamina.values import Range
 
@@ -95,7 +94,8 @@ class Standing:
     loss: float
     correct: float | None  # number of correct predictions; `None` for regression
     seconds: float
-    doctor: DoctorState = field(default_factory=DoctorState)
+    start_loss: float | None = None  # of the first step
+    start_norm: float = 0.0  # of all weight matrices before it
     optimizer: dict[str, Number] = field(default_factory=dict)  # named as its tensors
     knots: tuple[Knot, ...] = ()  # of the learning rate
 

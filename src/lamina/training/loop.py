@@ -27,11 +27,17 @@ from lamina.training.checkpoint import (
 )
 from lamina.training.custom import NO_PARTS, Parts, check_parts
 from lamina.training.device import Choice, choose_device, keep_freed_memory
-from lamina.training.diagnosis import Doctor
-from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
+from lamina.training.diagnosis import Start
+from lamina.training.events import Epoch, FeatureProgress, HeadFit, LayerStatistics, Step
 from lamina.training.guard import check_loss, check_model, check_tensors, find_not_finite
 from lamina.training.head import find_linear_head, fit_model_head
 from lamina.training.lanes import LaneSums, deal_lanes
+from lamina.training.layer_statistics import (
+    choose_measured,
+    find_trained,
+    measure_layers,
+    measure_norm,
+)
 from lamina.training.loss import choose_loss
 from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
@@ -141,7 +147,10 @@ class Training:
         self._parts = parts
         # A module may contain infinities on purpose, for example in a mask.
         self._not_finite = find_not_finite(name_tensors(self._models, self._optimizer))
-        self._doctor = Doctor(self._live, images, recipe, len(self._batches), parts)
+        # Many units of a pretrained net are inactive for the images of one task.
+        self._measured = choose_measured(images) if recipe.head == "random" else None
+        self._start_loss: float | None = None
+        self._start_norm = 0.0
         self._images = images
         self.images = len(images)
         self.steps_per_epoch = len(self._batches)
@@ -174,6 +183,19 @@ class Training:
     def lr(self) -> float:
         """Peak learning rate of the first parameter group."""
         return float(self._optimizer.param_groups[0]["initial_lr"])
+
+    @property
+    def start(self) -> Start:
+        """What :func:`~lamina.training.diagnosis.diagnose` compares with, after the first step."""
+        is_known = self._parts.loss is None and self._parts.augment is None
+        return Start(
+            loss=math.nan if self._start_loss is None else self._start_loss,
+            untrained_loss=self._live.task.untrained_loss if is_known else math.nan,
+            norm=self._start_norm,
+            lr=self.lr,
+            steps_per_epoch=self.steps_per_epoch,
+            images=0 if self._measured is None else len(self._measured),
+        )
 
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
@@ -225,8 +247,13 @@ class Training:
             if self.recipe.gradient_clip:
                 nn.utils.clip_grad_norm_(self._live.parameters(), self.recipe.gradient_clip)
             set_lr(optimizer, self.schedule.factor(self.steps_done))
-            with self._doctor.watch(loss, is_last=is_last):
-                optimizer.step()
+            if self._start_loss is None:
+                self._start_loss = loss.item()
+                self._start_norm = measure_norm(find_trained(self._live))
+            before = {}
+            if is_last:
+                before = {name: part.clone() for name, part in find_trained(self._live).items()}
+            optimizer.step()
 
             self.steps_done += 1
             self._seen_images += step.images
@@ -240,7 +267,8 @@ class Training:
             self._live.eval()
             if is_last:
                 self.check_weights()
-                yield self._end_epoch(epoch + 1)
+                layers = measure_layers(self._live, before, self._measured)
+                yield self._end_epoch(epoch + 1, layers)
             else:
                 yield Step(epoch + 1, step.step + 1, self.steps_per_epoch, loss.item())
             if self.is_finished:  # perhaps within an epoch
@@ -286,7 +314,7 @@ class Training:
         self._correct = 0.0
         self._seconds = 0.0
 
-    def _end_epoch(self, number: int) -> Epoch:
+    def _end_epoch(self, number: int, layers: LayerStatistics) -> Epoch:
         images = self._seen_images
         epoch = Epoch(
             epoch=number,
@@ -296,9 +324,10 @@ class Training:
             train_seconds=self._seconds,
             images_per_second=images / self._seconds,
             lr=self._optimizer.param_groups[0]["lr"],
+            layers=layers,
         )
         self._start_epoch()
-        return self._doctor.examine(epoch, self.lr)
+        return epoch
 
     def predict_logits(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
@@ -342,7 +371,8 @@ class Training:
             loss=float(self._sum_of_losses),
             correct=_to_number(self._correct),
             seconds=self._seconds,
-            doctor=self._doctor.state,
+            start_loss=self._start_loss,
+            start_norm=self._start_norm,
             optimizer=collect_numbers(self._optimizer),
             knots=self.schedule.knots,
         )
@@ -354,7 +384,8 @@ class Training:
         """Continue from a checkpoint of this recipe and images; ``RunError`` if it does not fit."""
         standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
         self.steps_done = standing.steps_done
-        self._doctor.state = standing.doctor
+        self._start_loss = standing.start_loss
+        self._start_norm = standing.start_norm
         self.schedule.restore(standing.knots, self.steps_done)
         self._seen_images = standing.images
         self._sum_of_losses = standing.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -72,6 +73,11 @@ class Task(ABC):
     def cutoffs(self) -> tuple[float, ...]:
         """The threshold of each output's probability; empty unless outputs are yes or no."""
         return ()
+
+    @property
+    def untrained_loss(self) -> float:
+        """The loss if all logits are 0."""
+        return math.log(2)
 
     def __repr__(self) -> str:
         return f"Task({self.kind.describe(self.target_names)})"
@@ -200,6 +206,10 @@ class SingleLabel(Task):
 
     def losses(self, logits: Logits, targets: Targets) -> Vector:
         return functional.cross_entropy(logits, targets, reduction="none")
+
+    @property
+    def untrained_loss(self) -> float:
+        return math.log(self.outputs)
 
     def weigh(self, targets: Targets) -> Weights:
         """Inverse class frequency: 1 for a class with an average number of images."""
@@ -351,6 +361,10 @@ class Regression(Task):
     def losses(self, logits: Logits, targets: Targets) -> Vector:
         prepared = self.prepare(targets, logits.dtype)
         return functional.mse_loss(logits, prepared, reduction="none").mean(dim=1)
+
+    @property
+    def untrained_loss(self) -> float:
+        return 1.0  # the variance of standardized numbers
 
     def weigh(self, targets: Targets) -> Weights:
         del targets

@@ -322,8 +322,8 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
             lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
             (
                 "checkpoint lacks the field 'steps_per_epoch'; its fields are steps_done,"
-                " steps_per_epoch, images, loss, correct, seconds, doctor, optimizer,"
-                " knots"
+                " steps_per_epoch, images, loss, correct, seconds, start_loss,"
+                " start_norm, optimizer, knots"
             ),
         ),
     ],

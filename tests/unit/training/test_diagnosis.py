@@ -3,8 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,18 +24,17 @@ from lamina.nets import (
     ReLU,
     Sigmoid,
 )
-from lamina.targets import REGRESSION, SINGLE_LABEL
-from lamina.training.checkpoint import Standing, digest_tensors
-from lamina.training.diagnosis import (
-    DoctorState,
-    Observation,
-    baseline_loss,
-    diagnose,
-    find_overfitting,
-    measure_activity,
-)
-from lamina.training.events import Diagnosis, LayerStatistics, Step
+from lamina.targets import Score
+from lamina.training.checkpoint import Standing
+from lamina.training.diagnosis import Start, diagnose, find_overfitting
+from lamina.training.events import Diagnosis
 from lamina.training.hooks import activations
+from lamina.training.layer_statistics import (
+    choose_measured,
+    find_trained,
+    measure_activity,
+    measure_layers,
+)
 from lamina.training.task import task_of
 from lamina.values import fields_to_json, from_json_values
 from lamina.zoo import stack_blocks
@@ -55,6 +53,21 @@ def images() -> Images:
     return load_data("shapes").train
 
 
+Rows = list[dict[str, Any]]
+
+
+def follow(training: Training, rows: Rows, stop: int | None = None) -> list[Diagnosis]:
+    """Train, append each epoch with its diagnoses to the history, and return them all."""
+    diagnoses: list[Diagnosis] = []
+    for event in itertools.islice(training, stop):
+        if isinstance(event, Epoch):
+            rows.append(event.to_json())
+            problems = diagnose(rows, training.start)
+            rows[-1]["diagnoses"] = [dataclasses.asdict(problem) for problem in problems]
+            diagnoses += problems
+    return diagnoses
+
+
 def list_diagnoses(
     net: Net, images: Images, recipe: Recipe, inject: Callable[[nn.Module], None] | None = None
 ) -> list[Diagnosis]:
@@ -62,7 +75,7 @@ def list_diagnoses(
     if inject is not None:
         with torch.no_grad():
             inject(training.model.body)
-    return [found for event in training if isinstance(event, Epoch) for found in event.diagnoses]
+    return follow(training, [])
 
 
 def scale_weights(body: nn.Module) -> None:
@@ -134,12 +147,6 @@ def test_layer_statistics_are_those_of_the_last_step(images):
     assert layers.dead_fractions[::2] == [None, None]
 
 
-def say(events: Iterable[Step | Epoch]) -> list[tuple[object, ...]]:
-    return [
-        (event.epoch, event.layers, event.diagnoses) for event in events if isinstance(event, Epoch)
-    ]
-
-
 def make_dying(images: Images) -> Training:
     """A training at a low rate on wrong labels; most units are dead from the first epoch."""
     some = dataclasses.replace(images, targets=np.roll(images.targets, 1))
@@ -150,26 +157,24 @@ def make_dying(images: Images) -> Training:
     return training
 
 
-@pytest.fixture(scope="module")
-def said(images) -> list[tuple[object, ...]]:
-    """What a dying training says that nobody stops."""
-    return say(make_dying(images))
-
-
 @pytest.mark.parametrize("stop", [4, 9])
-def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, stop):
+def test_a_resumed_training_has_the_same_diagnoses(images, stop):
+    whole_rows: Rows = []
+    whole = follow(make_dying(images), whole_rows)
     first = make_dying(images)
-    before = say(itertools.islice(first, stop))
+    rows: Rows = []
+    diagnoses = follow(first, rows, stop)
     checkpoint = first.checkpoint()
     standing = from_json_values(
         Standing, json.loads(json.dumps(fields_to_json(checkpoint.standing))), "checkpoint"
     )
     second = make_dying(images)
     second.restore(dataclasses.replace(checkpoint, standing=standing))
-    assert before + say(second) == said
-    kinds = [found.kind for _, _, diagnoses in said for found in diagnoses]
-    assert kinds == ["dying-relu"]
-    assert said[0][1].names == ["2 Linear", "3 ReLU", "4 Output"]
+    assert second.start == first.start
+    assert diagnoses + follow(second, rows) == whole
+    assert [row["layers"] for row in rows] == [row["layers"] for row in whole_rows]
+    assert [diagnosis.kind for diagnosis in whole] == ["dying-relu"]
+    assert rows[0]["layers"]["names"] == ["2 Linear", "3 ReLU", "4 Output"]
 
 
 @pytest.mark.parametrize(
@@ -188,94 +193,104 @@ def test_a_healthy_training_gives_no_diagnosis(net, recipe, images):
     assert list_diagnoses(net, images, recipe) == []
 
 
-HEALTHY = Observation(
-    epoch=2,
-    steps=200,
-    recipe=Recipe(),
-    lr=0.001,
-    lr_fraction=1.0,
-    loss=2.35,
-    initial_loss=2.4,
-    baseline_loss=2.3,
-    growth=1.2,
-    images=64,
-    layers=LayerStatistics(
-        names=["1 Linear", "2 ReLU", "3 Output"],
-        gradient_norms=[1.0, None, 1.5],
-        weight_norms=[5.0, None, 1.0],
-        update_norms=[0.05, None, 0.02],
-        input_means=[0.0, None, 0.3],
-        input_standard_deviations=[0.6, None, 0.5],
-        dead_fractions=[None, 0.7, None],
-    ),
-)
+START = Start(loss=2.4, untrained_loss=2.3, norm=5.0, lr=0.001, steps_per_epoch=100, images=64)
+HEALTHY = {
+    "epoch": 2,
+    "lr": 0.001,
+    "train_loss": 2.35,
+    "layers": {
+        "names": ["1 Linear", "2 ReLU", "3 Output"],
+        "gradient_norms": [1.0, None, 1.5],
+        "weight_norms": [6.0, None, 1.0],
+        "update_norms": [0.05, None, 0.02],
+        "input_means": [0.0, None, 0.3],
+        "input_standard_deviations": [0.6, None, 0.5],
+        "dead_fractions": [None, 0.7, None],
+    },
+}
 
 
-def see(layers: dict[str, list[float | None]] | None = None, **changes: Any) -> Observation:
-    statistics = dataclasses.replace(HEALTHY.layers, **layers or {})
-    return dataclasses.replace(HEALTHY, layers=statistics, **changes)
+def see(**changes: Any) -> dict[str, Any]:
+    """The healthy epoch with other values or columns."""
+    columns = {name: value for name, value in changes.items() if name in HEALTHY["layers"]}
+    rest = {name: value for name, value in changes.items() if name not in columns}
+    return HEALTHY | rest | {"layers": HEALTHY["layers"] | columns}
+
+
+LARGE_WEIGHTS = [150.0, None, 1.0]  # 30 times as large
+LARGE_GRADIENTS = [10.0, None, 30.0]
+SMALL_GRADIENTS = [1e-5, None, 0.1]
+SMALL_UPDATES = [1e-4, None, 2e-4]
 
 
 @pytest.mark.parametrize(
-    ("kind", "layer", "seen"),
+    ("kind", "layer", "row", "start"),
     [
-        ("learning-rate-too-high", None, see(loss=3.0)),
-        ("learning-rate-too-high", None, see(growth=30.0)),
+        ("learning-rate-too-high", None, see(train_loss=3.0), START),
+        ("learning-rate-too-high", None, see(weight_norms=LARGE_WEIGHTS), START),
         (
             "exploding-gradients",
             "3 Output",
-            see({"gradient_norms": [10.0, None, 30.0]}, loss=50, initial_loss=90),
+            see(gradient_norms=LARGE_GRADIENTS, train_loss=50.0),
+            dataclasses.replace(START, loss=90.0),
         ),
-        ("dying-relu", "2 ReLU", see({"dead_fractions": [None, 0.95, None]})),
-        ("vanishing-gradients", "1 Linear", see({"gradient_norms": [1e-5, None, 0.1]})),
-        ("learning-rate-too-low", None, see({"update_norms": [1e-4, None, 2e-4]})),
+        ("dying-relu", "2 ReLU", see(dead_fractions=[None, 0.95, None]), START),
+        ("vanishing-gradients", "1 Linear", see(gradient_norms=SMALL_GRADIENTS), START),
+        ("learning-rate-too-low", None, see(update_norms=SMALL_UPDATES), START),
     ],
 )
-def test_each_rule_needs_its_evidence_and_enough_steps(kind, layer, seen):
-    assert diagnose(HEALTHY) is None
-    found = diagnose(seen)
-    assert (found.kind, found.epoch, found.layer) == (kind, 2, layer)
-    assert diagnose(dataclasses.replace(seen, steps=40)) is None
+def test_each_rule_needs_its_evidence_and_enough_steps(kind, layer, row, start):
+    assert diagnose([HEALTHY], start) == ()
+    (diagnosis,) = diagnose([HEALTHY, row], start)
+    assert (diagnosis.kind, diagnosis.epoch, diagnosis.layer) == (kind, 2, layer)
+    assert diagnose([row], dataclasses.replace(start, steps_per_epoch=20)) == ()
+
+
+def test_the_first_problem_is_named_once():
+    named = HEALTHY | {"diagnoses": [{"kind": "dying-relu"}]}
+    assert diagnose([named, see(train_loss=3.0)], START) == ()
+    named = HEALTHY | {"diagnoses": [{"kind": "overfitting"}]}
+    (diagnosis,) = diagnose([named, see(train_loss=3.0)], START)
+    assert diagnosis.kind == "learning-rate-too-high"
 
 
 @pytest.mark.parametrize(
-    "seen",
+    "row",
     [
-        see(growth=30.0, loss=1.8),  # learns with large weights
-        see({"gradient_norms": [10.0, None, 30.0]}),  # the loss is not worse than the baseline's
-        see({"gradient_norms": [1e-5, None, 0.1]}, loss=0.1),
-        see({"update_norms": [1e-4, None, 2e-4]}, lr_fraction=0.1),  # the schedule's end
-        see({"update_norms": [1e-4, None, 2e-4]}, loss=0.1),
+        see(weight_norms=LARGE_WEIGHTS, train_loss=1.8),  # learns with large weights
+        see(gradient_norms=LARGE_GRADIENTS),  # the loss is no worse than with logits of 0
+        see(gradient_norms=SMALL_GRADIENTS, train_loss=0.1),
+        see(update_norms=SMALL_UPDATES, lr=0.0001),  # the schedule's end
+        see(update_norms=SMALL_UPDATES, train_loss=0.1),
     ],
 )
-def test_what_does_no_harm_is_no_problem(seen):
-    assert diagnose(seen) is None
+def test_what_does_no_harm_is_no_problem(row):
+    assert diagnose([row], START) == ()
 
 
-class Absent:
-    """No doctor."""
-
-    state = DoctorState()
-
-    def watch(self, *_: object, **__: object) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def examine(self, epoch: Epoch, _lr: float) -> Epoch:
-        return epoch
+@pytest.mark.parametrize("loss", [-1.0, 0.0])
+def test_a_custom_loss_that_starts_at_zero_or_below_is_not_compared(loss):
+    start = dataclasses.replace(START, loss=loss, untrained_loss=float("nan"))
+    assert diagnose([see(train_loss=0.1)], start) == ()
 
 
-def test_the_weights_are_those_of_a_training_without_a_doctor(images):
-    recipe = Recipe(epochs=2, batch_size=15, dropout=0.3, initial_fraction=0.5)
+def test_measuring_layers_changes_nothing(images):
     net = Net(Conv2d(4, 3, stride=2), BatchNorm(), ReLU(), Flatten(), *load_net("cnn").layers[-2:])
     some = images.take(range(600))
-    digests = []
-    for has_doctor in (True, False):
-        training = Training(net, some, recipe)
-        if not has_doctor:
-            training._doctor = Absent()
-        assert [event.epoch for event in training if isinstance(event, Epoch)] == [1, 2]
-        digests.append(digest_tensors(training.checkpoint().tensors))
-    assert digests[0] == digests[1]
+    training = Training(net, some, Recipe(epochs=1, batch_size=15, dropout=0.3))
+    next(iter(training))
+    model = training.model.train()
+    generator = torch.get_rng_state()
+    digest = training.digest()
+    before = {name: weight.clone() for name, weight in find_trained(model).items()}
+    gradients = [weight.grad.clone() for weight in model.parameters()]
+    statistics = measure_layers(model, before, choose_measured(some))
+    assert statistics.update_norms[0] == 0
+    assert training.digest() == digest
+    assert torch.equal(generator, torch.get_rng_state())
+    assert all(module.training for module in model.modules())
+    for weight, gradient in zip(model.parameters(), gradients, strict=True):
+        assert torch.equal(weight.grad, gradient)
 
 
 def test_what_is_seen_of_a_net_built_by_hand(images):
@@ -354,6 +369,17 @@ def test_overfitting_of_numbers_is_judged_by_loss_and_score():
     )
 
 
+def test_overfitting_is_named_beside_another_problem_once():
+    rows = [HEALTHY | row for row in overfitting_rows()]
+    rows[0] = rows[0] | {"diagnoses": [{"kind": "dying-relu"}]}
+    score = Score("accuracy", 0.5)
+    (diagnosis,) = diagnose(rows, START, score)
+    assert diagnosis == find_overfitting(rows)
+    assert diagnose(rows, START) == ()
+    rows[3] = rows[3] | {"diagnoses": [dataclasses.asdict(diagnosis)]}
+    assert diagnose(rows, START, score) == ()
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize(
     "targets",
@@ -364,16 +390,9 @@ def test_overfitting_of_numbers_is_judged_by_loss_and_score():
         np.linspace(-3, 5, 60, dtype=np.float32)[:, None],
     ],
 )
-def test_the_baseline_loss_is_that_over_all_images(targets, smoothing):
+def test_the_untrained_loss_is_that_of_logits_of_zero(targets, smoothing):
     images = Images.from_arrays(np.zeros((60, 2, 2), np.uint8), targets)
-    task, given = task_of(images), torch.from_numpy(images.targets)
-    if images.kind is SINGLE_LABEL:
-        logits = (torch.bincount(given) / 60).log()
-    elif images.kind is REGRESSION:
-        logits = torch.zeros(1)
-    else:
-        logits = given.float().view(60, -1).mean(dim=0).logit()
-    expected = float(task.loss(logits.expand(60, -1), given, smoothing))
-    assert baseline_loss(task, images, Recipe(label_smoothing=smoothing)) == pytest.approx(
-        expected, rel=1e-5
-    )
+    task = task_of(images)
+    logits = torch.zeros(60, task.outputs)
+    expected = float(task.loss(logits, torch.from_numpy(images.targets), smoothing))
+    assert task.untrained_loss == pytest.approx(expected, rel=1e-5)

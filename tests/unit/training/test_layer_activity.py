@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lamina import load_data
-from lamina.training.diagnosis import measure_activity
+from lamina.training.layer_statistics import measure_activity
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 
