@@ -17,8 +17,8 @@ from lamina.training.batches import Batch, DividedBatch
 from lamina.training.custom import Parts, describe_part
 from lamina.training.hooks import (
     black_images,
-    describe_layer,
     innermost_paths,
+    name_layer,
     record_calls,
     watch,
 )
@@ -70,7 +70,7 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
         for path, call in calls.items():
             if _count_values(model.get_submodule(path), call.input, batch) > 1:
                 continue
-            layer = f"{describe_layer(model, path)}, gets a single value per channel"
+            layer = f"layer {name_layer(model, path)} gets a single value per channel"
             if batch > 1:
                 raise RecipeError(f"In training, {layer}. Remove it, or use larger images.")
             cause = "batch_size is 1" if recipe.batch_size == 1 else "there is 1 training image"
@@ -158,13 +158,13 @@ def trace_not_finite(
         return f"the images from augment, {describe_part(parts.augment)}"
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
-            return f"the weights of {describe_layer(model, name.rpartition('.')[0])}"
+            return f"the weights of layer {name_layer(model, name.rpartition('.')[0])}"
     wrong: list[str] = []
     last = "its layers"
 
     def note(path: str, _: Tensor, output: Tensor) -> None:
         nonlocal last
-        last = describe_layer(model, path)
+        last = f"layer {name_layer(model, path)}"
         if not torch.isfinite(output).all():
             wrong.append(last)
 

@@ -136,24 +136,13 @@ def find_path(model: Model, layer: int | str) -> str:
     return paths[layer - 1 if layer > 0 else layer]
 
 
-def describe_layer(model: Model, path: str) -> str:
-    """A layer by its number and arguments; a part of a custom module by its name and class."""
-    kind = type(model.get_submodule(path)).__name__
-    _, _, name = path.partition(".")
-    place, _, inside = name.partition(".")
-    if model.net is None or not place.isdecimal():
-        return f"{name or 'the module'} ({kind})"
-    layer = f"layer {int(place) + 1} of {len(model.net)}, {model.net[int(place)]}"
-    return f"{layer} (in it: {kind})" if inside else layer
-
-
 def name_layer(model: Model, path: str) -> str:
-    """A short name: number (from 1) and class, or name and class in a custom module."""
+    """The number (from 1) and class of a layer, or the path and class in a custom module."""
     kind = type(model.get_submodule(path)).__name__
     _, _, name = path.partition(".")
     place, dot, inside = name.partition(".")
     if model.net is None or not place.isdecimal():
-        return f"{name or 'the module'} {kind}"
+        return f"{name or 'module'} {kind}"
     if not inside:
         kind = type(model.net[int(place)]).__name__
     return f"{int(place) + 1}{dot}{inside} {kind}"

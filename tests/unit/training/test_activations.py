@@ -13,7 +13,6 @@ from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual, summarize
 from lamina.training.hooks import (
     activations,
-    describe_layer,
     find_path,
     module_paths,
     name_layer,
@@ -75,7 +74,6 @@ def test_a_number_means_the_same_layer_everywhere():
         path = find_path(model, number)
         assert row.startswith(f"{number} {type(model.net[number - 1]).__name__}")
         assert name_layer(model, path).startswith(f"{number} ")
-        assert describe_layer(model, path).startswith(f"layer {number} of ")
         assert choose_layer(model, str(number)) == path
     inside = find_path(model, "body.3.body.0")
     assert name_layer(model, inside).split()[0] == "4.body.0"

@@ -73,28 +73,27 @@ def poison(place: str, value: float):
         (
             poison("0.weight", 3e38),
             "The loss became NaN at step 1 of epoch 1. The first values that are not "
-            "finite: the activations of layer 1 of 7, Conv2d(2, 3).",
+            "finite: the activations of layer 1 Conv2d.",
         ),
         (
             poison("5.weight", 3e38),
             "The loss became NaN at step 1 of epoch 1. The first values that are not "
-            "finite: the activations of layer 6 of 7, Linear(4).",
+            "finite: the activations of layer 6 Linear.",
         ),
         (
             poison("3.body.0.weight", 3e38),
-            "The loss became NaN at step 1 of epoch 1. The first values that are "
-            "not finite: the activations of layer 4 of 7, "
-            "Residual(Conv2d(2, 3, padding='same')) (in it: Conv2d).",
+            "The loss became NaN at step 1 of epoch 1. The first values that are not "
+            "finite: the activations of layer 4.body.0 Conv2d.",
         ),
         (
             poison("6.bias", float("nan")),
             "The loss became NaN at step 1 of epoch 1. The first values that are "
-            "not finite: the weights of layer 7 of 7, Output(units=3).",
+            "not finite: the weights of layer 7 Output.",
         ),
         (
             lambda: Training(Own(Logarithm()), IMAGES, Recipe()),
             "The loss became NaN at step 1 of epoch 1. "
-            "The first values that are not finite: the activations of middle (Logarithm).",
+            "The first values that are not finite: the activations of layer middle Logarithm.",
         ),
     ],
     ids=[
@@ -199,8 +198,8 @@ def test_logits_too_large_for_the_loss_name_their_layer():
     with pytest.raises(NotFiniteError) as stopped:
         next(iter(training))
     expected = (
-        "The first values that are not finite: the loss, for logits up to 1.0e+38 from layer 4 of"
-        " 4, Output(units=3)."
+        "The first values that are not finite: the loss, for logits up to 1.0e+38 from layer 4"
+        " Output."
     )
     assert expected in str(stopped.value)
 
@@ -210,7 +209,7 @@ def test_what_a_module_computes_after_its_layers_is_named():
         def forward(self, x):
             return super().forward(x) * 1e39 if self.training else super().forward(x)
 
-    with pytest.raises(NotFiniteError, match=r"the logits, computed after last \(Linear\)\."):
+    with pytest.raises(NotFiniteError, match=r"the logits, computed after layer last Linear\."):
         next(iter(Training(Scaling(nn.ReLU()), IMAGES, Recipe(precision="fp32"))))
 
 
@@ -247,5 +246,7 @@ def test_a_gradient_that_is_not_finite_shows_in_the_next_step_as_weights():
     next(steps)
     with pytest.raises(NotFiniteError, match=r"so no checkpoint was saved"):
         training.checkpoint()
-    with pytest.raises(NotFiniteError, match=r"step 2 of epoch 1.*the weights of first \(Linear\)"):
+    with pytest.raises(
+        NotFiniteError, match=r"step 2 of epoch 1.*the weights of layer first Linear"
+    ):
         next(steps)
