@@ -45,7 +45,7 @@ def main(
     model = training.model
     layers = choose_layers(model)
     fitted = dataset.train.take_evenly(images)
-    trained = probe_layers(model, fitted, dataset.val, layers)
+    trained = probe_layers(model, fitted, dataset.val, ["", *layers])
     random = [
         probe_layers(untrain(model, dataset.train, seed), fitted, dataset.val, layers)
         for seed in range(nets)
@@ -53,10 +53,10 @@ def main(
     rows = []
     print(f"{data}, {net} after {epochs} epochs; {nets} nets with random weights")
     print("layer                probe  random weights")
-    print(f"{'image':<20} {trained[0].value:.3f}")
-    for place, layer in enumerate(layers, start=1):
-        score = trained[place].value
-        random_scores = [scores[place].value for scores in random]
+    print(f"{'image':<20} {trained[''].value:.3f}")
+    for layer in layers:
+        score = trained[layer].value
+        random_scores = [scores[layer].value for scores in random]
         print(
             f"{name_stage(model, layer):<20} {score:.3f}  {min(random_scores):.3f} to"
             f" {max(random_scores):.3f}"

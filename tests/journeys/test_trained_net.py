@@ -39,7 +39,10 @@ def test_probes_of_deeper_layers_know_more(trained, shapes):
     layers = choose_layers(trained)[2::2]
     models = (trained, untrain(trained, shapes.train, 0), untrain(trained, shapes.train, 1))
     own, random, other = (
-        [score.value for score in probe_layers(model, shapes.train, shapes.test, layers)]
+        [
+            score.value
+            for score in probe_layers(model, shapes.train, shapes.test, ["", *layers]).values()
+        ]
         for model in models
     )
     assert own[0] == random[0] == other[0] < 0.2  # the image itself

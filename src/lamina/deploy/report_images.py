@@ -81,13 +81,15 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
 
 
 def _show_matrix(report: ClassReport, evidence: Evidence) -> Markup:
-    ((names, rows_of_cells),) = evidence.confusions.tables
+    (confusions,) = evidence.confusions.tables
+    names = confusions.names
+    places = [(row, column) for row, column in np.argwhere(confusions.count()).tolist()]
     cells = []
-    for (truth, predicted), rows in rows_of_cells.items():
-        support = report.classes[truth].support
-        cells.append(Confusion(names[truth], names[predicted], rows, support))
+    for truth, predicted in places:
+        rows = confusions.rows(truth, predicted)
+        cells.append(Confusion(names[truth], names[predicted], rows, report.classes[truth].support))
     remark, album, counts = _show_cells(cells, evidence)
-    links = dict(zip(rows_of_cells, counts, strict=True))
+    links = dict(zip(places, counts, strict=True))
     lines = []
     for row, scores in enumerate(report.classes):
         line = []

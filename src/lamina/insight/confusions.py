@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 
 from lamina.errors import name_some, plural
 from lamina.evaluation.intervals import (
@@ -18,7 +18,7 @@ from lamina.evaluation.intervals import (
     wilson_interval,
 )
 from lamina.evaluation.outputs import Outputs
-from lamina.insight.problems import split_problems
+from lamina.insight.problems import name_problems
 from lamina.markup import Table
 from lamina.shown import Shown
 from lamina.targets import SINGLE_LABEL, Targets
@@ -30,8 +30,44 @@ NAMED_IMAGES = 3  # of a pair of classes in a table
 PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "95 % interval")
 
 Rows: TypeAlias = Int64[np.ndarray, " m"]
-Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
-"""The rows of the images by true and predicted class, the largest loss first."""
+Decided: TypeAlias = Shaped[np.ndarray, " n"]  # classes, or no and yes
+
+
+@dataclass(frozen=True, eq=False)
+class ConfusionTable:
+    """The images by true and predicted class: of all classes, or no and yes of a label.
+
+    Attributes:
+        names: the names of the classes.
+        truth: the true class of each image.
+        predicted: the predicted class of each image.
+        values: the loss of each image or, of a label, the logit.
+        are_logits: whether ``values`` are logits.
+    """
+
+    names: tuple[str, ...]
+    truth: Decided
+    predicted: Decided
+    values: Float[np.ndarray, " n"]
+    are_logits: bool
+
+    def count(self) -> Int64[np.ndarray, "k k"]:
+        """The number of images by true (row) and predicted class (column)."""
+        classes = len(self.names)
+        cells = self.truth.astype(np.int64) * classes + self.predicted
+        counts = np.bincount(cells, minlength=classes**2)
+        return counts.astype(np.int64).reshape(classes, classes)
+
+    def rows(self, true: int, predicted: int | None = None) -> Rows:
+        """The images of a cell or, by default, all errors of a class; the largest loss first."""
+        are_shown = self.predicted != true
+        if predicted is not None:
+            are_shown = self.predicted == predicted
+        rows = np.flatnonzero(are_shown & (self.truth == true))
+        hardness = self.values[rows]
+        if self.are_logits and true:  # the lower the logit, the larger the loss
+            hardness = -hardness
+        return rows[np.argsort(-hardness, kind="stable")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +118,7 @@ class Confusions(Shown):
         splits: the split of each image.
         classes: the classes with incorrect predictions, by descending lower confidence bound.
         pairs: the confused pairs of classes, in the same order.
-        tables: for all classes, or for each label: the names, and the images by true and predicted
-            class; none for regression.
+        tables: one for all classes, or one for each label; none for regression.
         losses: the loss of each image: cross-entropy of the calibrated probabilities, without label
             smoothing; for numbers, the mean squared standardized error.
         hardest: the images with the largest losses.
@@ -94,7 +129,7 @@ class Confusions(Shown):
     splits: tuple[str, ...] = field(repr=False)
     classes: tuple[Confusion, ...] = field(repr=False)
     pairs: tuple[Confusion, ...] = field(repr=False)
-    tables: tuple[tuple[tuple[str, ...], Cells], ...] = field(repr=False)
+    tables: tuple[ConfusionTable, ...] = field(repr=False)
     losses: Float[np.ndarray, " n"] = field(repr=False)
     hardest: tuple[HardImage, ...]
 
@@ -155,42 +190,37 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     groups = number_groups(tuple(group for part in outputs for group in part.groups))
     if groups is not None and len(groups) < len(names):
         groups = None
+    decided = task.decide(torch.from_numpy(logits))
+    tables = _tabulate(task, logits, targets, losses)
     classes: list[Confusion] = []
     pairs: list[Confusion] = []
-    tables: list[tuple[tuple[str, ...], Cells]] = []
-    decided = task.decide(torch.from_numpy(logits))
-    columns = decided.long().numpy().reshape(len(logits), -1)
-    for column, class_names, truth in split_problems(task.kind, task.target_names, targets):
-        predicted = columns[:, column]
-        of_problem = losses
-        if task.kind is not SINGLE_LABEL:
-            values = logits[:, column]
-            of_problem = np.logaddexp(0, np.where(truth, -values, values), dtype=np.float64)
-        order = np.argsort(-of_problem, kind="stable")
-        totals = np.bincount(truth).tolist()
-        errors = _group(order[(predicted != truth)[order]], truth.tolist())
-        for target, rows in errors.items():
-            effect = measure_design_effect(predicted != truth, groups, truth == target)
-            classes.append(Confusion(class_names[target], None, rows, totals[target], effect))
-        cells = _group(order, list(zip(truth.tolist(), predicted.tolist(), strict=True)))
-        for (target, other), rows in cells.items():
-            if target != other:
-                names_of_pair = (class_names[target], class_names[other])
-                effect = measure_design_effect(predicted == other, groups, truth == target)
-                pairs.append(Confusion(*names_of_pair, rows, totals[target], effect))
-        tables.append((class_names, cells))
+    for table in tables:
+        counts = table.count()
+        totals = counts.sum(axis=1).tolist()
+        for target in np.flatnonzero(totals > counts.diagonal()).tolist():
+            rows = table.rows(target)
+            of_class = table.truth == target
+            effect = measure_design_effect(table.predicted != target, groups, of_class)
+            classes.append(Confusion(table.names[target], None, rows, totals[target], effect))
+        np.fill_diagonal(counts, 0)
+        for target, other in np.argwhere(counts).tolist():
+            names_of_pair = (table.names[target], table.names[other])
+            rows = table.rows(target, other)
+            of_class = table.truth == target
+            effect = measure_design_effect(table.predicted == other, groups, of_class)
+            pairs.append(Confusion(*names_of_pair, rows, totals[target], effect))
     images = []
     for row in np.argsort(-losses, kind="stable")[:hardest].tolist():
-        target = task.kind.format(targets[row], task.target_names)
-        prediction = task.kind.format(decided[row].numpy(), task.target_names)
+        true = task.kind.format(targets[row], task.target_names)
+        predicted = task.kind.format(decided[row].numpy(), task.target_names)
         loss = round(float(losses[row]), 4)
-        images.append(HardImage(row, names[row], splits[row], target, prediction, loss))
+        images.append(HardImage(row, names[row], splits[row], true, predicted, loss))
     return Confusions(
         names=names,
         splits=splits,
         classes=tuple(sorted(classes, key=Confusion.rank)),
         pairs=tuple(sorted(pairs, key=Confusion.rank)),
-        tables=tuple(tables),
+        tables=tables,
         losses=losses,
         hardest=tuple(images),
     )
@@ -206,9 +236,16 @@ def measure_losses(task: Task, logits: LogitsArray, targets: Targets) -> Float[n
     return values
 
 
-def _group(rows: Rows, keys: Sequence[Any]) -> dict[Any, Int64[np.ndarray, " _"]]:
-    """The rows with equal keys, in their order, by key."""
-    groups: dict[Any, list[int]] = {}
-    for row in rows.tolist():
-        groups.setdefault(keys[row], []).append(row)
-    return {key: np.array(groups[key]) for key in sorted(groups)}
+def _tabulate(
+    task: Task, logits: LogitsArray, targets: Targets, losses: Float[np.ndarray, " n"]
+) -> tuple[ConfusionTable, ...]:
+    """A table of all classes or of each label; its columns are views, which take no memory."""
+    predicted = task.decide(torch.from_numpy(logits)).numpy().reshape(len(logits), -1)
+    truth = targets.reshape(len(logits), -1)
+    tables = []
+    for column, names in name_problems(task.kind, task.target_names):
+        values = losses if task.kind is SINGLE_LABEL else logits[:, column]
+        are_logits = task.kind is not SINGLE_LABEL
+        table = ConfusionTable(names, truth[:, column], predicted[:, column], values, are_logits)
+        tables.append(table)
+    return tuple(tables)

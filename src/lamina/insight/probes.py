@@ -109,16 +109,17 @@ def compare_probes(
     progress: Progress | None = None,
 ) -> Probes:
     """Probe the input and each layer, with the model's weights and with random weights."""
-    trained = probe_layers(model, train, held_out, layers, progress)
+    trained = probe_layers(model, train, held_out, ["", *layers], progress)
     controls = probe_layers(untrain(model, train), train, held_out, layers, progress)
     receptive_fields = find_fields(model, layers)
     shapes = call_order(model, layers)
-    probes = [LayerProbe("", "image", None, None, trained[0], controls[0])]
-    for path, probe, control in zip(layers, trained[1:], controls[1:], strict=True):
+    probes = [LayerProbe("", "image", None, None, trained[""], trained[""])]
+    for path in layers:
         shape = shapes[path]
         units = shape[-1] if len(shape) == 2 else shape[0]  # tokens have units last
         name = name_stage(model, path)
-        probes.append(LayerProbe(path, name, units, receptive_fields[path], probe, control))
+        scores = (trained[path], controls[path])
+        probes.append(LayerProbe(path, name, units, receptive_fields[path], *scores))
     return Probes(tuple(probes), len(train), len(held_out), str(held_out.split))
 
 
@@ -128,8 +129,10 @@ def probe_layers(
     held_out: Images,
     layers: Sequence[str],
     progress: Progress | None = None,
-) -> tuple[Score, ...]:
-    """Fit a linear probe on ``train`` for the input and each layer; score it on ``held_out``.
+) -> dict[str, Score]:
+    """Fit a linear probe on ``train`` for each layer; score it on ``held_out``.
+
+    The layer ``""`` is the input.
 
     A probe is a head as ``head="fitted"`` fits it, with one L2 penalty. Source: Alain and Bengio,
     arXiv 1610.01644.
@@ -138,14 +141,14 @@ def probe_layers(
     targets = torch.from_numpy(np.array(train.targets))
     train_outputs = reduce_outputs(model, train.pixels, layers, progress)
     held_out_outputs = reduce_outputs(model, held_out.pixels, layers, progress)
-    scores = []
+    scores: dict[str, Score] = {}
     for layer, features in train_outputs.items():
         head = fit_head(features, targets, task, USUAL_PENALTY)
         logits = head.logits(held_out_outputs[layer])
-        scores.append(score(task, logits.numpy(), held_out.targets))
+        scores[layer] = score(task, logits.numpy(), held_out.targets)
         if progress is not None:
             progress(len(scores), len(train_outputs))
-    return tuple(scores)
+    return scores
 
 
 @torch.no_grad()
@@ -199,18 +202,19 @@ def reduce_outputs(
     layers: Sequence[str],
     progress: Progress | None = None,
 ) -> dict[str, Features]:
-    """Reduce each layer's output to at most 1,024 numbers per image; key ``""`` is the input."""
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
+    """Reduce each layer's output to at most 1,024 numbers per image; ``""`` is the input."""
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    modules = [layer for layer in layers if layer]
     batches = split_pixels(pixels)
     for done, batch in enumerate(batches, start=1):
         images = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
-        parts[""].append(_reduce(model.normalize(images)).cpu())
-        for layer, output in activations(model, images, layers).items():
-            parts[layer].append(_reduce(output).cpu())
+        outputs = {"": model.normalize(images), **activations(model, images, modules)}
+        for layer, batches_of_layer in parts.items():
+            batches_of_layer.append(_reduce(outputs[layer]).cpu())
         if progress is not None:
             progress(done, len(batches))
     # One layer after another, so that the batches of all layers are not held twice.
-    return {layer: torch.cat(parts.pop(layer)) for layer in ("", *layers)}
+    return {layer: torch.cat(parts.pop(layer)) for layer in layers}
 
 
 def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:

@@ -22,14 +22,18 @@ class Problem(NamedTuple):
     truth: Indices
 
 
+def name_problems(kind: Kind, names: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The column of the targets and the classes of each problem; none for regression."""
+    if kind is SINGLE_LABEL:
+        yield 0, tuple(names)
+    elif kind is not REGRESSION:
+        for column, name in enumerate(names):
+            prefix = "" if kind is BINARY else f"{name}: "
+            yield column, (f"{prefix}no", f"{prefix}yes")
+
+
 def split_problems(kind: Kind, names: Sequence[str], targets: Targets) -> Iterator[Problem]:
     """The classification problems of targets; none for regression."""
-    if kind is REGRESSION:
-        return
-    if kind is SINGLE_LABEL:
-        yield Problem(0, tuple(names), targets)
-        return
-    columns = targets.reshape(len(targets), len(names)).astype(np.int64)
-    for column, name in enumerate(names):
-        prefix = "" if kind is BINARY else f"{name}: "
-        yield Problem(column, (f"{prefix}no", f"{prefix}yes"), columns[:, column])
+    columns = targets.reshape(len(targets), 1 if targets.ndim == 1 else len(names))
+    for column, classes in name_problems(kind, names):
+        yield Problem(column, classes, columns[:, column].astype(np.int64))

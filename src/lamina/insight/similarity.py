@@ -224,7 +224,10 @@ def compare_images(splits: Sequence[Images], progress: Progress | None = None) -
     # Split by split, because all images together may not fit into memory.
     pixels = np.concatenate([shrink(images.pixels) for images in splits])
     pairs = find_near_duplicates(pixels, progress)
-    known = [group for images in splits for group in images.groups]
+    known: list[str] = []
+    if any(images.groups for images in splits):
+        for images in splits:
+            known += images.groups or [f"{images.split}\n{name}" for name in images.names]
     return NearDuplicates(
         names=tuple(name for images in splits for name in images.names),
         splits=tuple(str(images.split) for images in splits for _ in images.names),

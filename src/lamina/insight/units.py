@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
@@ -61,6 +62,11 @@ class Responses:
     places: Int64[np.ndarray, "n u"] = field(repr=False)
     size: Pair  # height and width of the output; (1, 1) for a vector
     field: Field | None  # receptive field; ``None`` is the whole image
+
+    @cached_property
+    def ranks(self) -> Float64[np.ndarray, "u n"]:
+        """The ranks of the images by each unit's strength."""
+        return np.stack([mean_ranks(column) for column in self.strengths.T])
 
 
 @dataclass(frozen=True)
@@ -300,7 +306,7 @@ def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
 def inspect_units(responses: Responses, images: Images, numbers: Sequence[int]) -> tuple[Unit, ...]:
     """Inspect units of a layer by ``responses`` to ``images``."""
     names = name_memberships(images)
-    all_aucs = measure_aucs(responses.strengths[:, numbers], images)
+    all_aucs = measure_aucs(responses, images)[numbers]
     _, height, width = images.shape
     units = []
     for number, values in zip(numbers, all_aucs, strict=True):
@@ -314,18 +320,14 @@ def inspect_units(responses: Responses, images: Images, numbers: Sequence[int]) 
 
 def rank_units(responses: Responses, images: Images) -> list[int]:
     """The indices of a layer's units, from the best separation of a class to the worst."""
-    distances = np.nan_to_num(np.abs(measure_aucs(responses.strengths, images) - 0.5)).max(axis=1)
+    distances = np.nan_to_num(np.abs(measure_aucs(responses, images) - 0.5)).max(axis=1)
     order: list[int] = np.argsort(-distances, kind="stable").tolist()
     return order
 
 
-def measure_aucs(strengths: Strengths, images: Images) -> Areas:
+def measure_aucs(responses: Responses, images: Images) -> Areas:
     """The ROC AUC of each unit for each class, or numbers above the median; NaN if undefined."""
-    return _area(_rank(strengths), memberships(images))
-
-
-def _rank(strengths: Strengths) -> Float64[np.ndarray, "u n"]:
-    return np.stack([mean_ranks(column) for column in strengths.T])
+    return _area(responses.ranks, memberships(images))
 
 
 def _area(ranks: Float64[np.ndarray, "u n"], truth: Members) -> Areas:
@@ -338,11 +340,10 @@ def _area(ranks: Float64[np.ndarray, "u n"], truth: Members) -> Areas:
 
 def measure_chance(responses: Responses, images: Images) -> float:
     """The AUC of a layer's best unit by chance: the 95 % quantile of 20 shuffles of the labels."""
-    ranks = _rank(responses.strengths)
     truth = memberships(images)
     generator = np.random.default_rng(derive_seed(0, "chance"))
     reached = [
-        np.nan_to_num(np.abs(_area(ranks, generator.permutation(truth)) - 0.5)).max()
+        np.nan_to_num(np.abs(_area(responses.ranks, generator.permutation(truth)) - 0.5)).max()
         for _ in range(SHUFFLES)
     ]
     return 0.5 + float(np.quantile(reached, 0.95))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -70,9 +72,39 @@ def test_the_images_of_several_splits_are_in_one_list():
         assert pair["examples"][0]["image"] in line["largest losses"]
     assert str(found).startswith("12 confused pairs of classes among 300 images in val and test\n")
     assert "confused pairs of classes" in found._repr_html_()
-    ((names, cells),) = found.tables
-    assert names == SINGLE.target_names
-    assert sum(map(len, cells.values())) == 300
+    (table,) = found.tables
+    assert table.names == SINGLE.target_names
+    predicted = LOGITS.argmax(axis=1)
+    assert np.array_equal(table.count(), sklearn.metrics.confusion_matrix(CLASSES, predicted))
+    right = table.rows(2, 2)
+    assert set(right.tolist()) == set(np.flatnonzero((CLASSES == 2) & (predicted == 2)).tolist())
+    assert (np.diff(found.losses[right]) <= 0).all()
+
+
+def test_cells_of_labels_hold_the_largest_loss_first():
+    found = find(MULTI, LOGITS, LABELS)
+    for column, table in enumerate(found.tables):
+        assert table.names == (f"{MULTI.target_names[column]}: no", f"{table.names[0][:-2]}yes")
+        missed = table.rows(1, 0)
+        expected = np.flatnonzero(LABELS[:, column] & (LOGITS[:, column] <= 0))
+        expected = expected[np.argsort(LOGITS[expected, column])]
+        assert missed.tolist() == expected.tolist()
+
+
+def test_many_labels_take_little_memory():
+    """Correct predictions of all labels are many; their rows are not held."""
+    labels = 300
+    logits = RANDOM.normal(size=(2000, labels)).astype(np.float32)
+    names = tuple(f"label {number}" for number in range(labels))
+    task = MultiLabel(names, shares=(0.01,) * labels)
+    targets = logits > 0
+    targets[0] = ~targets[0]
+    tracemalloc.start()
+    found = find(task, logits, targets)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.pairs) == labels
+    assert held < 6 * logits.size  # bytes; the logits take four
 
 
 def test_losses_are_those_of_each_image():

@@ -54,7 +54,7 @@ def test_a_probe_is_logistic_regression_on_the_outputs_of_a_layer(trained_blocks
     shapes = load_data("shapes")
     train, held_out = shapes.train.take_evenly(40), shapes.test.take_evenly(200)
     layer = choose_layers(trained_blocks)[-2]
-    _, probe = probe_layers(trained_blocks, train, held_out, [layer])
+    probe = probe_layers(trained_blocks, train, held_out, [layer])[layer]
     fitted, scored = (
         activations(trained_blocks, images.pixels, [layer])[layer].flatten(1).double().numpy()
         for images in (train, held_out)
@@ -71,7 +71,7 @@ def test_a_probe_is_logistic_regression_on_the_outputs_of_a_layer(trained_blocks
 def test_outputs_take_four_bytes_a_number(trained_blocks):
     images = load_data("shapes").test.take_evenly(20)
     layers = choose_layers(trained_blocks)
-    outputs = reduce_outputs(trained_blocks, images.pixels, layers)
+    outputs = reduce_outputs(trained_blocks, images.pixels, ["", *layers])
     assert list(outputs) == ["", *layers]
     assert {str(output.dtype) for output in outputs.values()} == {"torch.float32"}
     assert all(len(output) == 20 for output in outputs.values())
@@ -113,8 +113,8 @@ def test_probes_ignore_the_models_thresholds_and_temperatures():
     images = Images.from_arrays(pixels.astype(np.uint8), targets)
     model = build_model(Net(Flatten(), Output()), images, Recipe())
     model.task = replace(model.task, thresholds=(1e-6,), temperatures=(2.0,))
-    (score,) = probe_layers(model, images.take(range(40)), images.take(range(40, 80)), [])
-    assert score == Score("accuracy", 1.0)
+    scores = probe_layers(model, images.take(range(40)), images.take(range(40, 80)), [""])
+    assert scores == {"": Score("accuracy", 1.0)}
 
 
 def test_probes_are_compared_with_those_of_random_weights(trained_blocks):
@@ -123,10 +123,10 @@ def test_probes_are_compared_with_those_of_random_weights(trained_blocks):
     held_out = shapes.test.take_evenly(100)
     layers = choose_layers(trained_blocks)[-2:]
     probes = compare_probes(trained_blocks, train, held_out, layers)
-    trained = probe_layers(trained_blocks, train, held_out, layers)
-    controls = probe_layers(untrain(trained_blocks, train), train, held_out, layers)
-    assert tuple(probe.score for probe in probes.layers) == trained
-    assert tuple(probe.control for probe in probes.layers) == controls
+    trained = probe_layers(trained_blocks, train, held_out, ["", *layers])
+    controls = probe_layers(untrain(trained_blocks, train), train, held_out, ["", *layers])
+    assert {probe.layer: probe.score for probe in probes.layers} == trained
+    assert {probe.layer: probe.control for probe in probes.layers} == controls
     assert (probes.layers[0].score, probes.layers[0].units) == (probes.layers[0].control, None)
     outputs = activations(trained_blocks, held_out.pixels[:2], layers)
     assert [probe.units for probe in probes.layers[1:]] == [

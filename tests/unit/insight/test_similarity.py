@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,21 @@ def test_a_black_image_of_each_group_does_not_unite_all_groups():
     assert groups == [row // 3 * 3 for row in range(30)] + [24, 27]
     pixels[30] = pixels[0]
     assert group_copies(pixels, (), patients)[24:31] == [0, 0, 0, 27, 27, 27, 0]
+
+
+@pytest.mark.parametrize("grouped", ["train", "test"])
+def test_groups_of_one_split_stay_with_its_images(grouped):
+    """Images of the other split are their own groups, even with names that are groups' names."""
+    splits = []
+    for split, seed in (("train", 1), ("test", 2)):
+        names = ("p0", "p1", "p2", "p3")
+        images = Images(draw_images(4, seed=seed), np.array([0, 1, 0, 1]), ("a", "b"), names, split)
+        if split == grouped:
+            images = replace(images, groups=("p0", "p0", "p1", "p1"))
+        splits.append(images)
+    groups = compare_images(splits).groups
+    expected = {"train": (0, 0, 2, 2, 4, 5, 6, 7), "test": (0, 1, 2, 3, 4, 4, 6, 6)}
+    assert groups == expected[grouped]
 
 
 def test_planted_copies_of_real_images_are_found(cifar10):

@@ -47,6 +47,11 @@ from lamina.zoo import NAMES, load_net
 from support.detector import BACKGROUND, RED, build_detector
 
 
+def respond(strengths: np.ndarray) -> Responses:
+    """Responses of units that see the whole image."""
+    return Responses(strengths, np.zeros(strengths.shape, np.int64), (1, 1), None)
+
+
 @pytest.fixture(scope="module")
 def red_squares() -> Images:
     """The images of the detector, and as many without their red square."""
@@ -214,7 +219,7 @@ def test_areas_are_those_of_scikit_learn(seed):
         tuple(map(str, range(40))),
         "train",
     )
-    aucs = measure_aucs(strengths, images)
+    aucs = measure_aucs(respond(strengths), images)
     for unit, number in np.ndindex(*aucs.shape):
         truth = targets == number
         if truth.any() and not truth.all():
@@ -237,12 +242,13 @@ def test_all_kinds_of_target_have_areas():
         assert tuple(unit.aucs) == names
         assert (
             max(abs(auc - 0.5) for auc in unit.aucs.values())
-            == np.abs(measure_aucs(responses.strengths, images) - 0.5).max()
+            == np.abs(measure_aucs(responses, images) - 0.5).max()
         )
     warm = load_data("shapes-attributes").test.take_evenly(50)
     binary = replace(warm, targets=warm.targets[:, 3].copy(), target_names=("warm",))
     assert name_memberships(binary) == ("yes",)
-    assert measure_aucs(np.ones((50, 2), np.float32), binary).tolist() == [[0.5], [0.5]]
+    constant = respond(np.ones((50, 2), np.float32))
+    assert measure_aucs(constant, binary).tolist() == [[0.5], [0.5]]
 
 
 def test_a_patch_at_the_border_is_cut_with_grey_beyond_it(red_squares):
@@ -271,7 +277,6 @@ def test_what_a_best_unit_reaches_by_chance_shrinks_with_images():
             tuple(map(str, range(count))),
             "train",
         )
-        responses = Responses(strengths, np.zeros((count, 30), np.int64), (1, 1), None)
-        chances.append(measure_chance(responses, images))
+        chances.append(measure_chance(respond(strengths), images))
     assert chances[0] > 0.7
     assert 0.5 < chances[1] < 0.6

@@ -99,10 +99,9 @@ def test_confusions_are_those_of_the_test_images(run):
     found = lamina.find_confusions(run)
     outputs = run.outputs["test"]
     matrix = confusion_matrix(outputs.targets, outputs.logits.argmax(axis=1), labels=[0, 1])
-    ((_, cells),) = found.tables
+    (table,) = found.tables
     for truth, predicted in np.ndindex(2, 2):
-        rows = cells.get((truth, predicted), ())
-        assert len(rows) == matrix[truth, predicted]
+        assert len(table.rows(truth, predicted)) == matrix[truth, predicted]
     assert found.losses.mean() == pytest.approx(
         -np.log(run.predictor().probabilities(run.dataset.test.pixels))[
             np.arange(50), outputs.targets

@@ -138,12 +138,16 @@ def show_report(path: Path) -> dict[str, Any]:
         "lines": list_lines(report),
         "table": report.table(),
         "report": report.to_json(),
-        "confusions": [
-            [names, [[*cell, len(images)] for cell, images in cells.items()]]
-            for names, cells in confusions.tables
-        ],
+        "confusions": [[table.names, _list_cells(table.count())] for table in confusions.tables],
         "largest": {**show_tiles(opened, outputs, rows[:TILES]), "are_wrong": are_wrong},
     }
+
+
+def _list_cells(counts: Int64[np.ndarray, "k k"]) -> list[list[int]]:
+    """True class, predicted class and number of images of each cell with images."""
+    rows, columns = np.nonzero(counts)
+    cells: list[list[int]] = np.column_stack([rows, columns, counts[rows, columns]]).tolist()
+    return cells
 
 
 def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str, Any]:
@@ -151,11 +155,14 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
     opened = open_run(path)
     outputs = find_outputs(opened.run)
     problems = find_confusions(opened.task, [outputs]).tables
-    if not (0 <= problem < len(problems) and (truth, predicted) in problems[problem][1]):
+    rows = np.empty(0, np.int64)
+    if 0 <= problem < len(problems):
+        rows = problems[problem].rows(truth, predicted)
+    if not len(rows):
         raise DataError(
             "There are no such images, because the run was evaluated again. Reload the page."
         )
-    return show_tiles(opened, outputs, problems[problem][1][truth, predicted][:TILES])
+    return show_tiles(opened, outputs, rows[:TILES])
 
 
 def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
