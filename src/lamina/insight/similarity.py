@@ -36,16 +36,13 @@ RESIZED_AT_ONCE = 50  # large images, so that they stay in the processor's cache
 MOST_TRANSLATION_PX = 3  # at the size of comparison
 # in gray at half size; saves the comparison at full size, which takes 60 times as long
 MOST_COARSE_DISTANCE = 0.6
-MOST_GAIN = 1.33  # how much the contrast of a channel may differ
-MOST_OFFSET_LEVELS = 32.0  # how much the mean of a channel may differ, of 255 levels
-# differences are relative to an image's contrast, or to this if its contrast is lower
-FLATTEST_LEVELS = 8.0
-MOST_DISTANCE = 0.32  # of near-duplicates
+FLATTEST_LEVELS = 8.0  # contrast of an image, of 255 levels; noise is not correlated
+MOST_DISTANCE = 0.28  # of near-duplicates
 MOST_UNITED = 1 / 2  # fraction of all images, in groups that one set of identical images may unite
 
 
 class DuplicatePair(NamedTuple):
-    """Two near-duplicates, and their root mean square difference relative to their contrast."""
+    """Two near-duplicates, and the root mean square difference of the standardized images."""
 
     first: int
     second: int
@@ -274,35 +271,29 @@ def _halve(planes: Planes) -> Float[Tensor, "n 1 s t"]:
 
 
 def _compare(first: Planes, second: Planes, translate_px: int) -> Distances:
-    """The smallest difference of each pair, over all translations."""
-    best = torch.full((len(first),), math.inf)
+    """The distance of each pair at the best translation."""
+    best = torch.zeros(len(first))
     translate_px = min(translate_px, min(first.shape[2:]) // 8)
     moves = range(-translate_px, translate_px + 1)
     for down, right in itertools.product(moves, moves):
-        distances = _differ(_crop(first, down, right), _crop(second, -down, -right))
-        best = torch.minimum(best, distances)
-    return best
+        correlations = _correlate(_crop(first, down, right), _crop(second, -down, -right))
+        best = torch.maximum(best, correlations)
+    return (2 - 2 * best).clamp(min=0).sqrt()
 
 
-def _crop(planes: Planes, down: int, right: int) -> Float[Tensor, "p c m"]:
+def _crop(planes: Planes, down: int, right: int) -> Float[Tensor, "p m"]:
     """What remains of planes that are moved beyond their border."""
     height, width = planes.shape[2:]
     rows = slice(max(0, down), height + min(0, down))
     columns = slice(max(0, right), width + min(0, right))
-    return planes[:, :, rows, columns].flatten(2)
+    return planes[:, :, rows, columns].flatten(1)
 
 
-def _differ(first: Float[Tensor, "p c m"], second: Float[Tensor, "p c m"]) -> Distances:
-    """The relative difference left after fitting each channel's gain and offset within limits."""
-    mean = first.mean(dim=2)
-    second_mean = second.mean(dim=2)
+def _correlate(first: Float[Tensor, "p m"], second: Float[Tensor, "p m"]) -> Float[Tensor, " p"]:
+    mean = first.mean(dim=1)
+    second_mean = second.mean(dim=1)
     # torch.var takes several times as long
-    variance = (first * first).mean(dim=2) - mean * mean
-    second_variance = (second * second).mean(dim=2) - second_mean * second_mean
-    covariance = (first * second).mean(dim=2) - mean * second_mean
-    gain = (covariance / variance.clamp(min=1e-6)).clamp(1 / MOST_GAIN, MOST_GAIN)
-    residual = second_variance - 2 * gain * covariance + gain.square() * variance
-    residual += ((mean - second_mean).abs() - MOST_OFFSET_LEVELS).clamp(min=0).square()
-    contrast = torch.minimum(variance.mean(dim=1), second_variance.mean(dim=1))
-    contrast = contrast.clamp(min=FLATTEST_LEVELS**2)
-    return (residual.mean(dim=1).clamp(min=0) / contrast).sqrt()
+    variance = (first * first).mean(dim=1) - mean * mean
+    second_variance = (second * second).mean(dim=1) - second_mean * second_mean
+    covariance = (first * second).mean(dim=1) - mean * second_mean
+    return covariance / (variance * second_variance).clamp(min=FLATTEST_LEVELS**4).sqrt()
