@@ -76,6 +76,7 @@ from lamina.training.custom import (
     Parts,
     check_parts_type,
     describe_part,
+    digest_source,
     drop_ignored,
 )
 from lamina.training.loop import Training
@@ -514,7 +515,7 @@ def as_net_choice(net: NetLike) -> NetChoice:
             " a function without arguments that makes the net, such as lambda: MyNet(64)."
         ) from error
     name = describe_part(net).rpartition(".")[2]
-    return NetChoice(name, partial(_make_any, net), origin=OwnModule("", name))
+    return NetChoice(name, partial(_make_any, net), origin=OwnModule("", name, digest_source(net)))
 
 
 def _make_any(make: Callable[[], Net | nn.Module], *_: object) -> Net | nn.Module:

@@ -27,10 +27,9 @@ from lamina.studies.comparison import (
     read_comparisons,
     train_study,
 )
-from lamina.studies.experiment import Experiment, Request, fit_experiment
+from lamina.studies.experiment import TRAINING, Experiment, Request, fit_experiment
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
 from lamina.studies.forks import check_jobs
-from lamina.studies.own_code import TRAINING
 from lamina.studies.pairing import Pairing
 from lamina.training.custom import describe_part
 from lamina.training.recipe import Recipe, overlay

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -31,6 +30,7 @@ from lamina.runs.record import OwnModule
 from lamina.runs.run import Run, find_dataset
 from lamina.runs.start import NetChoice, as_net_choice, shorten_net_name
 from lamina.studies.experiment import (
+    TRAINING,
     Decision,
     Events,
     Experiment,
@@ -47,9 +47,9 @@ from lamina.studies.judging import (
     judge_runs,
     mean_seconds,
 )
-from lamina.studies.own_code import NAME_ALONE, describe_code
 from lamina.studies.pairing import ALL_IMAGES, Pairing
 from lamina.studies.study import (
+    OpenStudy,
     RunSetup,
     describe_experiments,
     follow_study,
@@ -59,9 +59,11 @@ from lamina.studies.study import (
     read_study,
 )
 from lamina.training.device import choose_device
+from lamina.training.threads import computing_with
 
 FIGURE = "differences.svg"
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
+RESERVE = 1.15  # factor of the time of a pair, in case runs at once slow each other down
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class Plan:
         return self.pairs is None and self.seconds is None
 
     @property
+    def least_pairs(self) -> int:
+        """The number of pairs that are trained in any case."""
+        return self.pairs or (min(LOOKS) if self.seconds is None else 2)
+
+    @property
     def pairs(self) -> int | None:
         """The number of pairs of runs, if it is known."""
         folds = self.pairing.folds
@@ -112,15 +119,14 @@ class Plan:
     @property
     def goals(self) -> Iterable[int]:
         """The numbers of pairs after which the study may end."""
-        if self.is_sequential:
-            return LOOKS
-        if self.pairs is None:
-            return itertools.count(2)
-        return [self.pairs]
+        return LOOKS if self.pairs is None else [self.pairs]
+
+    def describe(self) -> dict[str, Any]:
+        """The settings of a study."""
+        settings = {"seeds": self.seeds, "seconds": self.seconds, "margin": self.margin}
+        return settings | self.pairing.describe()
 
     def __str__(self) -> str:
-        if self.seconds is not None:
-            return f"as many seeds as fit into {self.seconds:.0f} s, at least 2"
         if self.is_sequential:
             return "4, 8 or 16 seeds, until decided"
         text = plural(self.seeds or 1, "seed", "seeds")
@@ -135,6 +141,7 @@ class PlannedStudy:
     path: Path
     experiments: Mapping[str, Experiment]
     plan: Plan
+    settings: Mapping[str, Any]  # that ``study.json`` stores
 
     def locate_run(self, name: str, pair: int) -> Path:
         """The folder of a run, from the number of its pair, 0 for the first."""
@@ -191,17 +198,17 @@ def compare(
         data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
         seeds: Number of pairs, at least 2; by default 4, 8 or 16, until there is a verdict. With
             two runs and no other settings, none is trained: their stored predictions are compared.
-        seconds: Time limit in place of a number of pairs. The time of earlier calls for the same
-            study counts.
+        seconds: Time limit in place of a number of pairs: before the first run, lamina measures how
+            many pairs fit, at least 2.
         margin: Largest difference that counts as equal, by default 0.005 (half a point); for
             regression, in the unit of the numbers, by default 1 % of B's error.
         folds: Number of parts to divide ``train`` and ``val`` into, for small data sets. Each pair
             is trained on all parts but one and scored on that part, so that all images are scored.
             ``seeds`` is then the number of pairs on each fold, by default 1.
-        name: Name of the study. By default, an interrupted study of the same experiments is
-            continued.
+        name: Name of the study. By default, it follows from the settings, so that the same call
+            continues the study; with your own functions or modules, the study is new.
         runs_dir: Folder of the study, and of runs given by name.
-        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`; with ``seconds``, one run at a time.
+        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`.
         progress: Print a line for each run, and show a progress bar.
 
     Returns:
@@ -305,9 +312,9 @@ def plan_study(
         raise RecipeError(
             f"The scores differ: {scored}. Set metric to the same value in all recipes."
         )
-    settings = describe_experiments(experiments) | plan.pairing.describe()
+    settings = describe_experiments(experiments) | plan.describe()
     name = name or name_study(runs_dir, "study", settings)
-    return PlannedStudy(runs_dir / name, experiments, plan)
+    return PlannedStudy(runs_dir / name, experiments, plan, settings)
 
 
 def _check_different(first: tuple[str, Experiment], second: tuple[str, Experiment]) -> None:
@@ -327,17 +334,15 @@ def _check_different(first: tuple[str, Experiment], second: tuple[str, Experimen
 
 
 def _identify(experiment: Experiment) -> tuple[Any, ...]:
-    """What an experiment trains; equal for equal copies of a file, and of a function."""
+    """What an experiment trains; equal for copies of a file, and for one function."""
     net = experiment.net
     trained: Any = net.net
-    if isinstance(net.origin, OwnModule):
+    if isinstance(net.origin, OwnModule) and net.origin.file:
         trained = (net.origin.digest, net.origin.name)
-    functions = {"net": net.net, **experiment.parts.functions()}
-    code: dict[str, Any] = describe_code(net, experiment.parts)
-    for part, digest in code.items():
-        if digest == NAME_ALONE:
-            code[part] = functions[part]
-    return trained, experiment.recipe, code
+    elif isinstance(trained, partial):  # of the function that makes a module
+        trained = trained.args
+    functions = experiment.parts.functions()
+    return trained, experiment.recipe, {name: functions.get(name) for name in TRAINING}
 
 
 def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
@@ -345,56 +350,36 @@ def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
 
     Yields the comparisons at each look except the last, which :func:`read_comparisons` returns.
     """
-    plan = study.plan
-    seeds = {}
-    for name, experiment in study.experiments.items():
+    for experiment in study.experiments.values():
         choose_device(experiment.recipe.device)  # fails before the folder is created
-        first = experiment.recipe.seed
-        seeds[name] = range(first, first + (plan.seeds or max(LOOKS)))
-    check_seeds(seeds)
-    settings = describe_experiments(study.experiments) | plan.pairing.describe()
-    with open_study(study.path, settings) as opened:
+    _check_seeds(study, study.plan.seeds or max(LOOKS))
+    with open_study(study.path, study.settings) as opened:
         state = opened.state
-        if state.get("looks"):
-            plan = _fix_margin(study, state)
-            if state["plan"] == asdict(plan) and state["is_finished"]:
-                yield Decision("study", f"{study.path} is finished", "this is its result")
-                return
-            if state["plan"] != asdict(plan):
-                known = ", ".join(map(str, state["looks"]))
-                warning = f"a result with {known} pairs of runs is known"
-                yield Decision("warning", warning, "choose the number of seeds beforehand")
-        slowest = yield from _announce(study)
+        if state.get("is_finished"):
+            yield Decision("study", f"{study.path} is finished", "this is its result")
+            return
         diverged = state.get("diverged", [])
         runs: dict[str, list[Run]] = {
             name: [] for name in study.experiments if name not in diverged
         }
-        least = len(runs) * (plan.pairs or min(LOOKS))
-        has_limit = plan.seconds is not None
         count = 0
-        with closing(Jobs(setup.jobs, least, has_time_limit=has_limit)) as jobs:
+        with closing(Jobs(setup.jobs, len(runs) * study.plan.least_pairs)) as jobs:
+            study = yield from _iter_plan(study, opened, jobs)
+            plan = study.plan
             for goal in plan.goals:
                 listed = study.list_runs(runs, range(count, goal))
                 stored = {folder for folder in listed if (folder / REPORT_FILE).exists()}
                 jobs.plan(listed, setup)
                 while count < goal:
                     count += 1
-                    began = time.perf_counter()
                     yield from _train_pair(study, runs, goal, stored, setup, jobs)
                     diverged = [name for name in study.experiments if name not in runs]
-                    trained = max(count, state.get("trained", 0))
-                    opened.save(diverged=diverged, trained=trained)
-                    slowest = max(slowest, time.perf_counter() - began)
-                if plan.seconds is not None:
-                    is_over = opened.used_seconds + slowest > plan.seconds
-                    if not is_over or count < trained:
-                        continue
+                    opened.save(diverged=diverged)
                 comparisons = _judge(runs, plan, count)
                 plan = replace(plan, margin=comparisons[0].margin)
                 is_decided = all(comparison.is_decided for comparison in comparisons)
                 is_last = is_decided or not plan.is_sequential or count == max(LOOKS)
                 opened.save(  # before anybody sees the result
-                    plan=asdict(plan),
                     is_finished=is_last,
                     looks=sorted({*state.get("looks", []), count}),
                     seeds=count,
@@ -407,6 +392,42 @@ def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
                 yield from comparisons
 
 
+def _check_seeds(study: PlannedStudy, pairs: int) -> None:
+    """Raise ``RunError`` if experiments share some seeds, but not all."""
+    seeds = {}
+    for name, experiment in study.experiments.items():
+        first = experiment.recipe.seed
+        seeds[name] = range(first, first + pairs)
+    check_seeds(seeds)
+
+
+def _iter_plan(
+    study: PlannedStudy, opened: OpenStudy, jobs: Jobs
+) -> Generator[Decision, None, PlannedStudy]:
+    """The study with the number of pairs that fit into its time, and the margin of its results."""
+    plan = study.plan
+    with computing_with(jobs.threads):
+        seconds = sum(map(time_experiment, study.experiments.values()))
+    limit = ""
+    if plan.seconds is not None:
+        limit = f"{plan.seconds:.0f} s → "
+        pairs = opened.state.get("pairs")
+        if pairs is None:
+            pairs = plan.least_pairs
+            if seconds:
+                pairs = max(pairs, int(jobs.most * plan.seconds / (RESERVE * seconds)))
+            opened.save(pairs=pairs)
+        _check_seeds(study, pairs)
+        plan = replace(plan, seeds=pairs, seconds=None)
+    if results := read_comparisons(study.path):
+        plan = replace(plan, margin=results[0].margin)
+    value = f"{limit}{plan}: {format_minutes(seconds)} for each pair; in {study.path}"
+    yield Decision("plan", value, "to resume, run the command again")
+    *_, reference = study.experiments.values()
+    yield from plan.pairing.announce(reference.dataset)
+    return replace(study, plan=plan)
+
+
 def _judge(runs: Mapping[str, Sequence[Run]], plan: Plan, count: int) -> list[PairedComparison]:
     """The comparisons after ``count`` pairs."""
     if plan.pairing.folds is not None:
@@ -416,35 +437,10 @@ def _judge(runs: Mapping[str, Sequence[Run]], plan: Plan, count: int) -> list[Pa
     return judge_runs(runs, plan.margin, LOOKS[count], max(LOOKS.values()))
 
 
-def _fix_margin(study: PlannedStudy, state: Mapping[str, Any]) -> Plan:
-    """The plan with the margin of the first result; ``RunError`` for another margin or level."""
-    plan = study.plan
-    stored = parse_event(Plan, state["plan"], study.path / STUDY_FILE)
-    if plan.margin not in (None, stored.margin) or plan.is_sequential != stored.is_sequential:
-        number = "--until-decided" if stored.is_sequential else "--seeds"
-        raise RunError(
-            f"{study.path} has a result with the margin {stored.margin:g} and the level of"
-            f" {number}. Choose margin and level before the first result; otherwise, verdicts are"
-            f" wrong too often. Use {number} without --margin, or train a new study with another"
-            " --name."
-        )
-    return replace(plan, margin=stored.margin)
-
-
 def read_comparisons(path: Path) -> list[PairedComparison]:
     """The results of a study."""
     results = read_study(path).get("results", [])
     return [parse_event(PairedComparison, result, path / STUDY_FILE) for result in results]
-
-
-def _announce(study: PlannedStudy) -> Generator[Decision, None, float]:
-    """The plan with its time; returns the estimated time of one pair."""
-    seconds = sum(map(time_experiment, study.experiments.values()))
-    value = f"{study.plan}: {format_minutes(seconds)} for each pair; in {study.path}"
-    yield Decision("plan", value, "to resume, run the command again")
-    *_, reference = study.experiments.values()
-    yield from study.plan.pairing.announce(reference.dataset)
-    return seconds
 
 
 def _train_pair(
@@ -480,11 +476,9 @@ def _train_pair(
         if folder in stored:
             continue
         trained = list(itertools.chain(*runs.values()))
-        progress = f"{len(trained)} so far"
-        if study.plan.seconds is None:
-            left = goal * len(runs) - len(trained)
-            seconds = left * mean_seconds(trained) / jobs.most
-            progress = f"{len(trained)} of {goal * len(runs)}, {format_minutes(seconds)} left"
+        left = goal * len(runs) - len(trained)
+        seconds = left * mean_seconds(trained) / jobs.most
+        progress = f"{len(trained)} of {goal * len(runs)}, {format_minutes(seconds)} left"
         where = f"seed {seed}"
         score = "" if run.report is None else f": {run.report.split} {run.report.score}"
         if pairing.folds is not None and run.report is not None:

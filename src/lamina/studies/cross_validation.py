@@ -26,7 +26,8 @@ from lamina.evaluation.words import list_lines
 from lamina.files import check_name
 from lamina.markup import card, table, wrap
 from lamina.metrics import METRICS
-from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
+from lamina.runs.folder import REPORT_FILE, WHOLE, RunFolder
+from lamina.runs.record import RunRecord
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, choice_of_timm, find_net
 from lamina.studies.experiment import (
@@ -38,31 +39,24 @@ from lamina.studies.experiment import (
     Request,
 )
 from lamina.studies.forks import Jobs, check_jobs
-from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.study import (
     CODE,
-    OpenStudy,
     RunSetup,
-    Started,
+    describe_code,
     describe_net,
     describe_recipe,
     iter_planned,
     name_study,
     on_all_cores,
     open_study,
-    parse_event,
-    remove_run,
     without_device,
 )
 from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
-from lamina.training.events import Epoch, Event, Step
-from lamina.training.pretrained import TimmNet
+from lamina.training.events import Event
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
-from lamina.training.timing import Pace
-from lamina.values import fields_to_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,19 +130,6 @@ class Folds(Event):
         return lines
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The stored choices that all runs of a cross-validation share."""
-
-    net: str
-    timm: TimmNet | None
-    size_px: int
-    recipe: Recipe
-    pace: Pace
-    is_open: bool
-    seconds: float | None = None  # to train on a fold
-
-
 def fold_interval(score: Score, deviations: Sequence[float]) -> Interval:
     """The 95 % interval of a score on k folds (Nadeau and Bengio's t test, 2003).
 
@@ -208,8 +189,8 @@ def cross_validate(
     lamina then trains a last model on all images of ``train`` and ``val``, and evaluates it once,
     on ``test``. The folds are stratified parts of ``train`` and ``val``; images of a group share a
     fold. lamina chooses net, image size and recipe once, with the training images of the first
-    fold. With a time limit, each fold has the same time, and the last model has the rest. A call
-    with the same ``name`` and time limit skips finished runs.
+    fold. With a time limit, the first fold has its share of the time, and all other models are
+    trained for as many epochs. A call with the same ``name`` and time limit skips finished runs.
 
     Args:
         data: As for :func:`train`.
@@ -218,10 +199,11 @@ def cross_validate(
         parts: As for :func:`train`.
         folds: Number of folds.
         seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
-        name: Name of the folder of all runs; by default date, number of folds and a number.
+        name: Name of the folder of all runs. By default, it follows from the settings, so that the
+            same call continues the study; with your own functions or modules, the study is new.
         runs_dir: Folder in which lamina creates this folder; created if necessary.
         jobs: As for :func:`~lamina.studies.seeds.iter_seeds`, after the run on the first fold,
-            which makes the choices; with a time limit, one run at a time.
+            which makes the choices.
         progress: As for :func:`train`.
 
     Returns:
@@ -270,16 +252,13 @@ def iter_folds(
 ) -> Events[None]:
     """Train and evaluate a run for each fold, then one on all images; skips finished runs.
 
-    Net, image size, recipe and time are chosen with the images of the first run, and stored for
-    all; the last run has the rest of the time. ``RunError`` if the folder exists with another
-    request or time limit.
+    The first run chooses net, image size and recipe, for all. Before a deadline, it has its share
+    of the time, and all other runs have as many epochs. ``RunError`` if the folder exists with
+    another request or time limit.
     """
     hold_out(dataset, 1, folds)  # fails before the folder is created
-    name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
-    path = setup.runs_dir / name
     parts = request.parts
-    metrics = {name: digest_code(metric) for name, metric in parts.metrics.items()}
-    shared: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "folds": folds,
         "data": dataset.fingerprint,
         **describe_net(request.net),
@@ -287,40 +266,53 @@ def iter_folds(
         "given": without_device(request.settings),
         "pretrained": request.pretrained,
         "parts": parts.describe(),
-        CODE: {**describe_code(request.net, parts), **metrics},
-        "time": None,
+        CODE: describe_code(request.net, parts, dataset.train),
+        "time": None if deadline is None else deadline.all_seconds,
     }
     if deadline is not None:
-        shared["time"] = deadline.all_seconds
         # time is reserved for the last run, which has more images than a fold
         deadline = replace(deadline, runs=folds + folds / (folds - 1))
-    with open_study(path, shared) as study:
-        if "choice" not in study.state:  # nothing of an earlier call is kept
-            study.state["used_seconds"] = 0.0
-            if deadline is not None:
-                study.opened = deadline.began
+    path = setup.runs_dir / (setup.name or name_study(setup.runs_dir, f"folds{folds}", settings))
+    with open_study(path, settings), closing(Jobs(setup.jobs, folds)) as jobs:
         yield Decision(
             "folds", f"{folds}, in {path}", "to resume, run the command again with this name"
         )
-        validation = Validation(study, dataset, folds, request, deadline, setup)
-        run = yield from validation.iter_first()
-        yield _describe_fold(1, run)
-        runs = [replace(run, dataset=None)]  # without the copied images of the fold
+        validation = Validation(path, dataset, folds, request, setup)
+        first = yield from validation.iter_first(deadline)
+        first = replace(first, dataset=None)  # without the copied images of the fold
+        yield _describe_fold(1, first)
+        runs = [first]
         others = [*range(2, folds + 1), 0]
-        has_limit = deadline is not None
-        with closing(Jobs(setup.jobs, folds, has_time_limit=has_limit)) as jobs:
-            makers = {validation.locate(fold): partial(validation.make, fold) for fold in others}
-            jobs.plan(makers, setup)
-            for fold in others[:-1]:
-                run = yield from validation.iter_run(fold, jobs)
-                yield _describe_fold(fold, run)
-                runs.append(replace(run, dataset=None))
-            outputs = join_folds([run.outputs["test"] for run in runs])
-            RunFolder(path).save_outputs([outputs])
-            whole = yield from validation.iter_run(0, jobs)
+        epochs = first.record.recipe.epochs
+        share_seconds = None
+        if deadline is not None:
+            trained = count_epochs(first)
+            epochs = trained or epochs
+            share_seconds = None if trained else deadline.seconds
+        makers = {
+            validation.locate(fold): partial(validation.make, first.record, fold, epochs)
+            for fold in others
+        }
+        jobs.plan(makers, setup)
+        for fold in others[:-1]:
+            run = yield from validation.iter_run(fold, jobs, share_seconds)
+            yield _describe_fold(fold, run)
+            runs.append(replace(run, dataset=None))
+        outputs = join_folds([run.outputs["test"] for run in runs])
+        RunFolder(path).save_outputs([outputs])
+        whole = yield from validation.iter_run(0, jobs, share_seconds)
         reports = tuple(run.report for run in runs if run.report is not None)
         score, interval = score_folds(runs[0].record.task, reports, outputs)
         yield Folds(reports, outputs, score, interval, whole)
+
+
+def count_epochs(run: Run) -> int:
+    """The number of epochs that a run has trained; 0 if its time ended within the first."""
+    checkpoint = run.folder.read_checkpoint()
+    if checkpoint is None:
+        return 0
+    standing = checkpoint.standing
+    return round(standing.steps_done / standing.steps_per_epoch)
 
 
 def _describe_fold(fold: int, run: Run) -> Decision:
@@ -337,108 +329,49 @@ def _describe_fold(fold: int, run: Run) -> Decision:
 class Validation:
     """What the runs of a cross-validation share; fold 0 means all images."""
 
-    study: OpenStudy
+    path: Path
     dataset: Dataset
     folds: int
     request: Request
-    deadline: Deadline | None
     setup: RunSetup
 
     def locate(self, fold: int) -> Path:
         """The folder of a run."""
-        return self.study.path / (f"fold-{fold}" if fold else WHOLE)
+        return self.path / (f"fold-{fold}" if fold else WHOLE)
 
-    def make(self, fold: int) -> Experiment:
-        """The experiment of the stored choice, with the images of a fold."""
-        return self._restore(fold).experiment
+    def iter_first(self, deadline: Deadline | None) -> Events[Run]:
+        """Train the first run, which makes the choices, or load it.
 
-    def iter_first(self) -> Events[Run]:
-        """Train the first run, which makes the choices; a later call loads or continues it."""
-        study = self.study
-        if "choice" in study.state:
-            return (yield from self._iter_timed(1))
+        If it was interrupted, it trains as many epochs as it had planned.
+        """
         setup = self.setup.at(self.locate(1))
-        if setup.path.exists():
-            remove_run(setup.path)
-        name = setup.path.name
-        choice: dict[str, Any] = {}
-        part = hold_out(self.dataset, 1, self.folds)
-        with closing(iter_training(part, self.request, self.deadline, setup)) as events:
-            for event in events:
-                if isinstance(event, Started) and event.candidate is not None:
-                    run = event.run
-                    seconds = None
-                    if self.deadline is not None:
-                        seconds = self.deadline.seconds_left()
-                    choice = _describe_choice(event.candidate, seconds)
-                # before the first step, a trial may choose another net
-                if isinstance(event, Step | Epoch) and "choice" not in study.state:
-                    study.save(choice=choice, began={name: study.used_seconds})
-                yield event
-        study.save(choice=choice, finished=[name])
-        return run
+        if not (setup.path / "run.json").exists():
+            part = hold_out(self.dataset, 1, self.folds)
+            return (yield from iter_training(part, self.request, deadline, setup))
+        record = RunFolder(setup.path).read_record()
+        candidate = Candidate.of(self.make(record, 1, record.recipe.epochs))
+        return (yield from on_all_cores(iter_planned(candidate, None, setup), setup))
 
-    def iter_run(self, fold: int, jobs: Jobs) -> Events[Run]:
-        """Train a run by the stored choice, or load it."""
-        if self.deadline is None:
-            return (yield from jobs.iter_run(self.locate(fold), self.setup))
-        return (yield from self._iter_timed(fold))
+    def iter_run(self, fold: int, jobs: Jobs, seconds: float | None) -> Events[Run]:
+        """Train another run, or load it; with ``seconds``, within this time, on all cores."""
+        path = self.locate(fold)
+        if seconds is None or (path / REPORT_FILE).exists():
+            return (yield from jobs.iter_run(path, self.setup))
+        candidate = Candidate.of(jobs.makers[path]()).time()
+        share = Deadline(time.perf_counter(), seconds)
+        events = iter_planned(candidate, share, self.setup.at(path))
+        return (yield from on_all_cores(events, self.setup, has_time_limit=True))
 
-    def _iter_timed(self, fold: int) -> Events[Run]:
-        """Train a run in the time for one fold; the last run has all the time that is left."""
-        study = self.study
-        setup = self.setup.at(self.locate(fold))
-        name = setup.path.name
-        candidate = self._restore(fold)
-        finished = study.state.get("finished", [])
-        if name in finished:
-            return (yield from iter_planned(candidate, None, setup, is_done=True))
-        began = study.state.get("began", {})
-        if name not in began:
-            began |= {name: study.used_seconds}
-            study.save(began=began)
-        seconds = self._choice.seconds
-        share = None
-        if self.deadline is not None and seconds is not None:
-            if fold == 0:
-                seconds = max(seconds, self.deadline.all_seconds - began[name])
-            trained_seconds = study.used_seconds - began[name]  # before an interruption
-            share = Deadline(time.perf_counter() - trained_seconds, seconds)
-        events = iter_planned(candidate, share, setup)
-        run = yield from on_all_cores(events, setup, has_time_limit=share is not None)
-        study.save(finished=sorted({*finished, name}))
-        return run
-
-    @property
-    def _choice(self) -> Choice:
-        return parse_event(Choice, self.study.state["choice"], self.study.path / STUDY_FILE)
-
-    def _restore(self, fold: int) -> Candidate:
-        """The stored choice, for the images of a fold."""
-        choice = self._choice
+    def make(self, record: RunRecord, fold: int, epochs: int) -> Experiment:
+        """The experiment of the first run, with the images of a fold and this number of epochs."""
         net = self.request.net
-        if net is None and choice.timm is not None:
-            net = choice_of_timm(choice.timm)
+        if net is None:
+            net = find_net(record.net_name) if record.timm is None else choice_of_timm(record.timm)
         device = self.request.settings.get("device", "auto")
         if isinstance(self.request.recipe, Recipe):
             device = self.request.recipe.device
-        recipe = replace(choice.recipe, device=device)
+        recipe = replace(record.recipe, epochs=epochs, device=device)
         part = hold_out(self.dataset, fold, self.folds)
-        net = net or find_net(choice.net)
         experiment = Experiment(net, recipe, part, self.request.parts)
-        candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
-        return candidate.resize(self.setup.progress)
-
-
-def _describe_choice(candidate: Candidate, seconds: float | None) -> dict[str, Any]:
-    origin = candidate.experiment.net.origin
-    choice = Choice(
-        net=candidate.net_name,
-        timm=origin if isinstance(origin, TimmNet) else None,
-        size_px=candidate.side_px,
-        recipe=replace(candidate.recipe, device="auto"),
-        pace=candidate.pace,
-        is_open=candidate.is_open,
-        seconds=seconds,
-    )
-    return fields_to_json(choice)
+        candidate = Candidate(experiment, min(record.in_shape[1:]))
+        return candidate.resize(self.setup.progress).experiment

@@ -39,6 +39,8 @@ LEAST_STEPS = 100
 ENDS = {"epochs", "schedule", "warmup_fraction"}
 """Recipe fields that decide when training ends; lamina decides only if none is given."""
 UNTIMED = Pace(0.0, 0.0)
+TRAINING = ("loss", "optimizer", "augment", "schedule")
+"""The custom functions that affect training; metrics do not."""
 Result = TypeVar("Result")
 Events: TypeAlias = Generator[RunEvent, None, Result]
 """A generator of the events of one or several runs, with its return value."""

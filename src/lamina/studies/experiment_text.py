@@ -17,8 +17,7 @@ from lamina.metrics import METRICS
 from lamina.nets import Net
 from lamina.runs.run import Run, is_run_or_study, load_run
 from lamina.runs.start import TIMM, NetChoice, NetLike, as_net_choice, check_recipe, choice_of_timm
-from lamina.studies.experiment import Decision, Experiment, Request, fit_experiment
-from lamina.studies.own_code import TRAINING
+from lamina.studies.experiment import TRAINING, Decision, Experiment, Request, fit_experiment
 from lamina.studies.seeds import check_repeatable
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type
 from lamina.training.recipe import Recipe, overlay

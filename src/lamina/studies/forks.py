@@ -127,13 +127,7 @@ class Jobs:
     The study sees the events of each run as if they were trained one after the other.
     """
 
-    def __init__(
-        self,
-        jobs: int | None,
-        runs: int,
-        *,
-        has_time_limit: bool = False,
-    ) -> None:
+    def __init__(self, jobs: int | None, runs: int) -> None:
         """Divide the cores.
 
         The number of ``runs``, not of ``jobs``, determines how many threads each run has.
@@ -143,9 +137,7 @@ class Jobs:
         self.reason = ""  # for the defaults, until it is announced
         self.makers: dict[Path, Callable[[], Experiment]] = {}
         self.jobs: dict[Path, Job] = {}
-        obstacle = "A time limit applies to one run at a time"
-        if not has_time_limit:
-            obstacle = find_obstacle()
+        obstacle = find_obstacle()
         self.can_fork = not obstacle
         if self.can_fork:
             cores = choose_threads()

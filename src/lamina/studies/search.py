@@ -20,7 +20,6 @@ from lamina.nets import Net
 from lamina.runs.run import Run, list_needed_parts
 from lamina.runs.start import NetChoice, shorten_net_name
 from lamina.studies.experiment import Decision, Experiment, Request, fit_experiment
-from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.space import (
     Range,
     contains,
@@ -34,12 +33,13 @@ from lamina.studies.space import (
 from lamina.studies.study import (
     CODE,
     RunSetup,
+    describe_code,
     describe_net,
     describe_recipe,
     without_device,
 )
 from lamina.targets import Score
-from lamina.training.custom import NO_PARTS, Parts, describe_part
+from lamina.training.custom import NO_PARTS, Parts, describe_part, digest_source
 from lamina.training.events import Event
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe, overlay
@@ -170,9 +170,10 @@ class Search:
     @cached_property
     def code(self) -> dict[str, str]:
         """The digests of custom functions, including one that takes an Optuna trial."""
-        code = describe_code(self.example[0].net, self.parts)
+        code = describe_code(self.example[0].net, self.parts, self.dataset.train)
+        code = {name: digest for name, digest in code.items() if not name.startswith("metrics.")}
         if callable(self.net):
-            code["net"] = digest_code(self.net)
+            code["net"] = digest_source(self.net)
         return code
 
     @property

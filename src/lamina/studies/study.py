@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-import secrets
-import shutil
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lamina.data.images import Progress
-from lamina.errors import LaminaWarning, RunError, escape
+from lamina.data.images import Images, Progress
+from lamina.errors import RunError, escape, warn
 from lamina.evaluation.reports import Report
 from lamina.files import damaged, lock_folder, read_object, write_json
 from lamina.nets import Net
@@ -25,12 +23,13 @@ from lamina.runs.course import RunEvent
 from lamina.runs.differences import compare_records
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.progress import show_progress
-from lamina.runs.record import Considered
-from lamina.runs.run import Run, describe_start, list_needed_parts, load_run
+from lamina.runs.record import Considered, OwnModule
+from lamina.runs.run import Run, describe_start, digest_module, list_needed_parts, load_run
 from lamina.runs.run import describe_recipe as recipe_in_words
 from lamina.runs.start import NetChoice, Place, Start, create_run, describe_record, making_runs
 from lamina.studies.experiment import (
     LEAST_TRAINING_SECONDS,
+    TRAINING,
     Candidate,
     Deadline,
     Decision,
@@ -38,11 +37,12 @@ from lamina.studies.experiment import (
     Experiment,
     Result,
 )
-from lamina.studies.own_code import describe_code, warn_of_names
+from lamina.training.custom import Parts
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from lamina.training.task import task_of
 from lamina.training.threads import (
     choose_threads,
     iter_computing_with,
@@ -53,12 +53,12 @@ from lamina.values import from_json_values
 LEAST_SHARE = 0.1  # of a core; with less, a run may not end in time
 COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
-    *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
+    *(f"parts.{name}" for name in TRAINING),
 )
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
 LOCK_FILE = ".lock"  # of ``lock_folder``
-CODE = "code"  # the setting of a study with the digests of custom functions and modules
+CODE = "code"  # the setting of a study with the digests of the source of custom code
 Stored = TypeVar("Stored")
 
 
@@ -190,16 +190,8 @@ def train_candidate(
     )
 
 
-def remove_run(path: Path) -> None:
-    """Hide a run's folder, then remove it, so that a partial folder is never listed."""
-    hidden = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}"))
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def iter_planned(
-    candidate: Candidate, deadline: Deadline | None, setup: RunSetup, *, is_done: bool = False
-) -> Events[Run]:
-    """Train a run of a study; resume it if it exists, unless it is done.
+def iter_planned(candidate: Candidate, deadline: Deadline | None, setup: RunSetup) -> Events[Run]:
+    """Train a run of a study; resume it if it exists, unless it is finished.
 
     ``RunError`` if the run belongs to another experiment.
     """
@@ -208,7 +200,7 @@ def iter_planned(
         return (yield from iter_candidate(candidate, deadline, setup))
     run = load_planned(candidate, setup)
     yield Started(run)
-    if not is_done and (run.report is None or not run.is_finished):
+    if run.report is None or not run.is_finished:
         yield from train_candidate(run, candidate, deadline, setup)
     return run
 
@@ -225,6 +217,8 @@ def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
     for change in compare_records(run.record, planned):
         if change.what == "own_module.digest":
             changes.append("the code of the net has changed")
+        elif change.what.startswith(tuple(f"code.{name}" for name in TRAINING)):
+            changes.append(f"the source of {change.what.removeprefix('code.')} has changed")
         elif change.what.startswith(COMPARED):
             changes.append(f"{change.what} is {change.first}, not {change.second}")
     if changes:
@@ -238,22 +232,14 @@ def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
 
 @dataclass
 class OpenStudy:
-    """A locked study: what is stored, and the time that its calls have used so far."""
+    """A locked study, and what is stored."""
 
     path: Path
     state: dict[str, Any]
-    opened: float = field(default_factory=time.perf_counter)
-
-    @property
-    def used_seconds(self) -> float:
-        """The seconds of this call since the study was opened, and of all calls before."""
-        before: float = self.state.get("used_seconds", 0.0)
-        return before + time.perf_counter() - self.opened
 
     def save(self, **values: Any) -> None:
-        """Store values, and the time used so far."""
-        self.state |= {**values, "used_seconds": self.used_seconds}
-        self.opened = time.perf_counter()
+        """Store values."""
+        self.state |= values
         write_json(self.path / STUDY_FILE, self.state)
 
 
@@ -261,7 +247,6 @@ class OpenStudy:
 def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
     """Lock a study; ``RunError`` if it has other settings. Without runs, it leaves no folder."""
     check_alone("A study")
-    warn_of_names(settings.get(CODE, {}))
     if not read_study(path) and _has_content(path):
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
     with making_runs(path.parent):
@@ -272,11 +257,11 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
             write_json(path / STUDY_FILE, {"settings": settings})
         study = OpenStudy(path, read_study(path))
         check_settings(str(path), study.state.get("settings"), settings)
+        if not is_new:
+            warn_of_unread(path, settings)
         try:
             yield study
         finally:
-            with suppress(OSError):  # an error that ends the study is more important
-                study.save()
             if is_new:
                 _remove_unused(path)
 
@@ -314,6 +299,17 @@ def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
         )
 
 
+def warn_of_unread(path: Path, settings: Mapping[str, Any]) -> None:
+    """Warn that changes of some custom code would not be noticed."""
+    names = [name for name, digest in settings.get(CODE, {}).items() if not digest]
+    if names:
+        warn(
+            f"lamina cannot notice changes of {' and '.join(names)} since {path} began: lambdas and"
+            " functions that are typed in have no source of their own.",
+            remedy="Define it with def in a file or a notebook",
+        )
+
+
 def read_study(path: Path) -> dict[str, Any]:
     """The content of ``study.json``; empty for a new study, or if another program wrote it."""
     file = path / STUDY_FILE
@@ -330,18 +326,12 @@ def parse_event(kind: type[Stored], stored: Mapping[str, Any], place: Path | str
         raise damaged(str(place), error) from error
 
 
-def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:
-    """The name of the latest study with the same ``settings`` that lamina named, or a free one."""
-    files = []
-    if settings is not None:
-        files = list(runs_dir.glob(f"20??-??-??-{what}-*/{STUDY_FILE}"))
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        try:
-            if read_study(file.parent).get("settings") == settings:
-                return file.parent.name
-        except RunError as error:
-            warnings.warn(f"{error} lamina skips this study.", LaminaWarning, stacklevel=2)
-    return name_free(runs_dir, what)
+def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any]) -> str:
+    """A name by the digest of the settings; with custom code, a new name."""
+    if settings[CODE]:  # its source does not show all that it depends on
+        return name_free(runs_dir, what)
+    text = json.dumps(settings, sort_keys=True)
+    return f"{what}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
 def name_free(runs_dir: Path, what: str) -> str:
@@ -365,10 +355,28 @@ def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any
         settings["recipe"] = describe_recipe(experiment.recipe)
         settings["parts"] = list_needed_parts(experiment.parts.describe())
         described.append(settings)
-        for part, digest in describe_code(experiment.net, experiment.parts).items():
-            code[f"{part} of {name}"] = digest
+        for part, digest in describe_code(experiment.net, experiment.parts, dataset.train).items():
+            if not part.startswith("metrics."):
+                code[f"{part} of {name}"] = digest
     data = f"{dataset.name} ({dataset.fingerprint})"
     return {"experiments": described, "data": data, CODE: code}
+
+
+def describe_code(net: NetChoice | None, parts: Parts, images: Images) -> dict[str, str]:
+    """The digests of the source of custom functions, modules and layers.
+
+    They are empty for code without a source of its own, such as a lambda.
+    """
+    digests = parts.digest()
+    code = {name: digests.get(name, "") for name in parts.functions()}
+    if net is None or not isinstance(net.origin, OwnModule) or net.origin.file:
+        return code
+    if not isinstance(net.net, Net):
+        module = net.make(0, images.shape, task_of(images).outputs)
+        code["net"] = net.origin.digest and f"{net.origin.digest} {digest_module(module)}".rstrip()
+    elif net.net.own_layers:
+        code["net"] = digest_module(net.net)
+    return code
 
 
 def describe_net(net: NetChoice | None) -> dict[str, str | None]:
@@ -377,6 +385,8 @@ def describe_net(net: NetChoice | None) -> dict[str, str | None]:
         return {"net": None, "file": None}
     text = str(net.net) if isinstance(net.net, Net) else net.name
     digest = getattr(net.origin, "digest", None)
+    if isinstance(net.origin, OwnModule) and not net.origin.file:
+        digest = None  # ``describe_code`` has its source
     return {"net": text, "file": digest or None}
 
 

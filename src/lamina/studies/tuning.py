@@ -52,7 +52,6 @@ from lamina.studies.finals import (
     write_final,
 )
 from lamina.studies.forks import Jobs, check_jobs
-from lamina.studies.own_code import warn_of_names
 from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable
 from lamina.studies.storage import (
@@ -65,13 +64,14 @@ from lamina.studies.storage import (
     wait_for,
 )
 from lamina.studies.study import (
-    CODE,
     RunSetup,
     check_settings,
     follow_study,
     iter_planned,
+    name_free,
     parse_event,
     read_study,
+    warn_of_unread,
 )
 from lamina.studies.trials import (
     FinalsPlan,
@@ -181,7 +181,8 @@ def tune(
         storage: For workers on several machines, each of which makes this call: URL of a PostgreSQL
             database, or path of a file on a disk that they share. By default, a file in the study's
             folder, for the processes of one machine.
-        name: Name of the study. By default, an interrupted study of the same search is continued.
+        name: Name of the study. By default, it follows from the settings, so that the same call
+            continues the study; with your own functions or modules, the study is new.
         runs_dir: Folder of the study.
         jobs: As for :func:`~lamina.studies.seeds.iter_seeds`.
         progress: Print a line per trial, and show a progress bar.
@@ -229,7 +230,10 @@ def tune(
     )
     limits = find_limits(search, trials, seconds)
     check_name(name)
-    path = Path(runs_dir) / (name or search.name)
+    folder = Path(runs_dir)
+    if name is None:
+        name = name_free(folder, "tune") if search.code else search.name
+    path = folder / name
     follow_study(iter_tuning(path, search, storage, limits), progress)
     return Study(path, storage)
 
@@ -272,7 +276,6 @@ def _agree_on_limits(search: Search, limits: Limits, trials: Trials) -> Events[L
 def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
     """Search with all other workers of the study; then one of them trains the finals."""
     settings = search.to_json()
-    warn_of_names(settings[CODE])
     place = None if storage is None else hide_password(storage)
     state = {"settings": settings, "storage": place}
     _check_folder(path, state)
@@ -355,6 +358,7 @@ def _check_folder(path: Path, state: Mapping[str, Any]) -> None:
             raise RunError(f"{path} exists, but is not a study. Choose another name.")
         return
     check_settings(str(path), stored["settings"], state["settings"])
+    warn_of_unread(path, state["settings"])
     place = stored.get("storage")
     if place != state["storage"]:
         advice = f"Use --storage {place}" if place else "Leave out --storage"

@@ -48,7 +48,7 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
     module = NetChoice("own", lambda *_: small_module(), origin=OwnModule("", "Own"))
     larger = replace(module, net=lambda *_: larger_module())
     parts, other_parts = Parts(loss=own_loss), Parts(loss=other_loss)
-    described = f"{__name__}.own_loss, not {__name__}.other_loss"
+    described = f"{__name__}.own_loss, not {__name__}.other_loss; the source of loss has changed"
     for number, (first, second, difference) in enumerate(
         [
             ((module, RECIPE, parts), (module, RECIPE, other_parts), f"parts.loss is {described}"),

@@ -39,7 +39,7 @@ def plan(folder, *variants):
 def test_equal_functions_are_refused_and_other_lambdas_are_not(tmp_path):
     one = Variant("one", LINEAR, parts=Parts(schedule=lambda done: 1 - done))
     two = Variant("two", LINEAR, parts=Parts(schedule=lambda done: 1 - done**2))
-    same = Variant("same", LINEAR, parts=Parts(schedule=lambda done: 1 - done))
+    same = Variant("same", LINEAR, parts=one.parts)
     assert list(plan(tmp_path, one, two).experiments) == ["one", "two"]
     with pytest.raises(RunError, match=r"^one and same are the same net with the same recipe"):
         plan(tmp_path, one, same)
