@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from lamina.deploy.document import document
 from lamina.deploy.report_page import build_report_page
-from lamina.markup import link, matrix, table
+from lamina.deploy.templates import render_page
+from lamina.markup import join, link, matrix, table
 
 PAPER_PX = 680
 """Width of A4, less twice the page's margin of 15 mm."""
@@ -134,9 +135,13 @@ def open_confusions(browser, path, width_px, names):
     cells = [(link("10,000", "confusions"), 0.9)] * len(names)
     confusions = matrix(names, [(name, cells) for name in names], "true \\ predicted")
     rows = [(name, "1") for name in names] * (1 + 50 // len(names))
-    path.write_text(
-        document("confusions", table(("name", "number"), rows), confusions), encoding="utf-8"
-    )
+    values = {
+        "title": "confusions",
+        "sections": {"confusions": "Confusions"},
+        "facts": SimpleNamespace(name="confusions", about="", verdict=[""]),
+        "confusions": join([table(("name", "number"), rows), confusions]),
+    }
+    path.write_text(render_page("run.html", values), encoding="utf-8")
     page = browser.new_page(viewport={"width": width_px, "height": 1000})
     page.goto(path.as_uri())
     return page

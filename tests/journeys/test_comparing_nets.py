@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -79,6 +80,9 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert last["words"] in content
     assert figure in content
     assert "1-Flatten-Output-epochs-1-seed1" in content
+    with contextlib.chdir("runs/study"):
+        run_well("report", ".", "here.html")
+        assert "<h1>study</h1>" in Path("here.html").read_text()
 
     again = run_well(*words)
     assert "epoch 1/1" not in again.stdout

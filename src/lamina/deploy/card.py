@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lamina.deploy.facts import Facts, collect_facts
-from lamina.evaluation.calibration import Calibration
+from lamina.deploy.facts import collect_facts
+from lamina.deploy.templates import open_templates
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.evaluation.words import list_lines
+from lamina.markup import Markup
 from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL, REGRESSION
 from lamina.text import escape
@@ -31,18 +32,40 @@ def build_card(run: Run) -> str:
     """The model card as Markdown; metadata: https://huggingface.co/docs/hub/model-cards."""
     facts = collect_facts(run)
     report = run.report
+    kind = run.record.task.kind
+    names = run.record.task.target_names
+    more = f" and {len(names) - NAMED_CLASSES:,} more" if len(names) > NAMED_CLASSES else ""
+    noun = "Target" if len(names) == 1 else "Classes"
     metadata = _collect_metadata(run, report, facts.name)
-    lines = ["---", *(f"{key}: {to_yaml(value)}" for key, value in metadata.items()), "---", ""]
-    lines += [f"# {_quote(facts.name)}", "", *_describe_model(run, facts)]
-    sections = {
-        "Results": _describe_results(run, report, facts),
-        "Limitations": _describe_limits(run, report, facts),
-        "Usage": _describe_use(run),
-        "Training": [f"- {name}: {_quote(value)}" for name, value in facts.origin.items()],
+    values: dict[str, Any] = {
+        "metadata": [_keep(f"{key}: {to_yaml(value)}") for key, value in metadata.items()],
+        "facts": facts,
+        "record": run.record,
+        "report": report,
+        "noun": {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(kind, noun),
+        "names": f"{', '.join(names[:NAMED_CLASSES])}{more}.",
+        "predicted": {REGRESSION: "numbers", MULTI_LABEL: "these labels"}.get(
+            kind, "these classes"
+        ),
+        "has_probabilities": kind is not REGRESSION,
+        "calibration": run.calibration,
     }
-    for heading, section in sections.items():
-        lines += ["", f"## {heading}", "", *section]
-    return "\n".join(lines) + "\n"
+    if report is not None:
+        heads, rows = report.table()
+        rule = [_keep("---"), *(_keep("---:") for _ in heads[1:])]
+        values["images"] = f"{report.images:,}"
+        values["lines"] = [*facts.verdict, *list_lines(report)]
+        values["rows"] = [_write_row(row) for row in (heads, rule, *rows)]
+    if isinstance(report, ClassReport):
+        recall, name, support = min(
+            (scores.recall, scores.name, scores.support)
+            for scores in report.classes
+            if scores.recall is not None
+        )
+        if recall < 1:
+            values["lowest"] = f"{name}, {100 * recall:.1f} % of {support:,} images."
+        values["absent"] = ", ".join(scores.name for scores in report.classes if not scores.support)
+    return open_templates(quote).get_template("card.md").render(values)
 
 
 def to_yaml(value: Any) -> str:
@@ -110,91 +133,20 @@ def _collect_metrics(report: Report) -> list[tuple[str, str, float]]:
     return list(dict.fromkeys(metrics))
 
 
-def _describe_model(run: Run, facts: Facts) -> list[str]:
-    kind = run.record.task.kind
-    names = run.record.task.target_names
-    quoted = ", ".join(_quote(name) for name in names[:NAMED_CLASSES])
-    more = f" and {len(names) - NAMED_CLASSES:,} more" if len(names) > NAMED_CLASSES else ""
-    classes = "Target" if len(names) == 1 else "Classes"
-    noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(kind, classes)
-    return [_quote(facts.about), "", f"{noun}: {quoted}{more}."]
+def _write_row(cells: Sequence[str]) -> Markup:
+    """A row of a table in Markdown."""
+    return _keep(f"| {' | '.join(map(quote, cells))} |")
 
 
-def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str]:
-    if report is None:
-        return list(facts.verdict)
-    lines = [f"- {_quote(line)}" for line in (*facts.verdict, *list_lines(report))]
-    heads, rows = report.table()
-    table = [heads, ["---", *("---:" for _ in heads[1:])], *(map(_quote, row) for row in rows)]
-    use = "not used for training."
-    if report.split == "val":
-        use = "not used for training, but may have been used to choose the model."
-    where = (
-        f"Measured on the {report.images:,} {report.split} images of"
-        f" {_quote(run.record.data.name)}, which were {use}"
-    )
-    return [where, "", *lines, "", *(f"| {' | '.join(row)} |" for row in table)]
+def _keep(text: str) -> Markup:
+    """Text that contains Markdown or YAML on purpose."""
+    return Markup(text)
 
 
-def _describe_limits(run: Run, report: Report | None, facts: Facts) -> list[str]:
-    kind = run.record.task.kind
-    noun = {REGRESSION: "numbers", MULTI_LABEL: "these labels"}.get(kind, "these classes")
-    limits = [f"The model predicts {noun} for any image, even one unlike the training images."]
-    if isinstance(report, ClassReport):
-        recalls = [
-            (scores.recall, scores.name, scores.support)
-            for scores in report.classes
-            if scores.recall is not None
-        ]
-        recall, name, support = min(recalls)
-        if recall < 1:
-            limits.append(
-                f"Lowest recall: {_quote(name)}, {100 * recall:.1f} % of {support:,} images."
-            )
-        absent = [_quote(scores.name) for scores in report.classes if not scores.support]
-        if absent:
-            limits.append(f"The evaluation had no images of {', '.join(absent)}.")
-    if kind is not REGRESSION:
-        limits += _describe_calibration(run.calibration)
-    limits += [f"Diagnosis during training: {_quote(diagnosis)}" for diagnosis in facts.diagnoses]
-    limits.append(
-        "Intended use, risks and biases have not been assessed. The owner of the model should add"
-        " them here."
-    )
-    return [f"- {limit}" for limit in limits]
-
-
-def _describe_calibration(calibration: Calibration | None) -> list[str]:
-    lines = [
-        "The probabilities are not calibrated: a probability of 80 % does not mean that 80 % of"
-        " such predictions are correct."
-    ]
-    if calibration is None:
-        return lines
-    if calibration.temperatures:
-        lines = [
-            f"The probabilities are calibrated on {calibration.source}; the calibration holds for"
-            " similar images only."
-        ]
-    if calibration.thresholds:
-        chosen = _quote("; ".join(map(str, calibration.thresholds)))
-        lines.append(f"Thresholds chosen on {calibration.source} for {calibration.aim}: {chosen}.")
-    return lines
-
-
-def _describe_use(run: Run) -> list[str]:
-    load = 'load_run("PATH")  # this folder'
-    if run.record.own_module is not None:
-        load = (
-            'load_run("PATH", module=module)  # this folder, and a new instance of its custom'
-            " module"
-        )
-    lines = ["from lamina import load_run", "", f"run = {load}"]
-    return ["```python", *lines, 'print(run.predict("photos/*.jpg"))', "```"]
-
-
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     """Escape text for Markdown, so that it contains no formatting and no links."""
+    if isinstance(text, Markup):
+        return text
     return re.sub(
         r"[\\`*_\[\]<>#|~&$@]|(?<=www)\.|:(?=//)", r"\\\g<0>", escape(text), flags=re.IGNORECASE
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 from lamina.data import Dataset
 from lamina.data.inspection import inspect, measure_spread
-from lamina.deploy.document import document_of
-from lamina.deploy.facts import Facts, collect_facts
+from lamina.deploy.facts import collect_facts
 from lamina.deploy.report_images import Evidence, show_confusions, show_losses, show_units
+from lamina.deploy.templates import render_page
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.metric_figures import draw_reliability, draw_scatter, draw_thresholds
 from lamina.drawing.style import encode_png
@@ -16,7 +17,7 @@ from lamina.errors import LaminaError, plural
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, NumberReport, Report
 from lamina.evaluation.words import list_lines
-from lamina.markup import Markup, chart, join, table, wrap
+from lamina.markup import Markup
 from lamina.nets import summarize
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
@@ -27,6 +28,16 @@ from lamina.training.task import Task
 # of pixels: larger data sets are not checked, because it would take long
 INSPECTED_BYTES = 2_000_000_000
 MOST_NAMED = 5
+SECTIONS = {
+    "results": "Results",
+    "confusions": "Confusions",
+    "losses": "Largest losses",
+    "training": "Training",
+    "units": "Units of the first layers",
+    "data": "Data",
+    "model": "Model",
+    "reproduce": "Reproducing this run",
+}
 
 
 def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | None = None) -> str:
@@ -35,168 +46,114 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
         dataset = None
     facts = collect_facts(run)
     report = run.report
-    task = run.task
-    outputs = None
-    confusions = losses = Markup("")
-    if report is not None:
-        outputs = {str(split): part for split, part in run.outputs.items()}.get(report.split)
-    if report is not None and outputs is not None:
-        images = None if dataset is None else dataset.splits.get(outputs.split)
-        evidence = Evidence.collect(task, outputs, images)
-        confusions = show_confusions(report, evidence)
-        losses = show_losses(evidence)
-    sections = {
-        "results": ("Results", _show_results(facts, report, task, outputs)),
-        "confusions": ("Confusions", confusions),
-        "losses": ("Largest losses", losses),
-        "training": ("Training", _show_training(run, facts, report)),
-        "units": ("Units of the first layers", _show_units(model, dataset)),
-        "data": ("Data", _show_data(run, dataset)),
-        "model": ("Model", _show_model(run)),
-        "reproduce": ("Reproducing this run", _show_reproduction(run, facts)),
+    values: dict[str, Any] = {
+        "title": f"{facts.name}: lamina report",
+        "is_smooth": min(run.record.in_shape[1:]) > 48,
+        "facts": facts,
+        "record": run.record,
+        "dataset": dataset,
+        "report": report,
+        "command": shlex.join(run.record.command),
+        **_describe_training(run, report),
+        **_describe_data(run, dataset),
     }
-    kind = "smooth" if min(run.record.in_shape[1:]) > 48 else ""
-    header = [wrap("h1", facts.name), *_show_head(facts, report, dataset)]
-    return document_of(f"{facts.name}: lamina report", header, sections, kind)
-
-
-def _show_head(facts: Facts, report: Report | None, dataset: Dataset | None) -> list[Markup]:
-    lines = []
-    if report is not None:
-        lines.append(wrap("p", list_lines(report)[0], kind="headline"))
-    lines.append(wrap("p", facts.about, kind="faint"))
+    if run.record.net is not None:
+        outputs = run.record.task.outputs
+        values["layers"] = summarize(run.record.net, run.record.in_shape, outputs).table()
+    missing = set()
     if report is None:
-        lines.append(wrap("p", *facts.verdict, kind="warning"))
+        missing |= {"results", "confusions", "losses"}
+    else:
+        values["lines"] = list_lines(report)
+        values |= _show_results(run, report, dataset)
+        missing |= {name for name in ("confusions", "losses") if not values.get(name)}
     if dataset is None:
-        reason = "the data that the run was trained on was moved, deleted or changed."
-        lines.append(wrap("p", f"This page has no images, because {reason}", kind="warning"))
-    return lines
+        missing.add("units")
+    else:
+        values["units"] = _show_units(model, dataset)
+        values["has_units"] = isinstance(values["units"], Markup)
+    sections = {name: title for name, title in SECTIONS.items() if name not in missing}
+    return render_page("run.html", {"sections": sections, **values})
 
 
-def _show_results(
-    facts: Facts, report: Report | None, task: Task, outputs: Outputs | None
-) -> Markup:
-    if report is None:
-        return Markup("")
-    parts = [wrap("p", line, kind="warning") for line in facts.verdict]
-    parts += [wrap("p", line) for line in list_lines(report)[1:]]
-    parts.append(table(*report.table()))
-    if outputs is not None and isinstance(report, NumberReport):
-        scatter = encode_png(draw_scatter(report, outputs))
-        parts.append(chart(scatter, "predicted against true values"))
-    elif outputs is not None:
-        curves = draw_thresholds(task, outputs) if task.cutoffs else None
-        if curves is not None:
-            parts.append(wrap("h3", "Thresholds"))
-            parts.append(chart(encode_png(curves), "precision and recall by threshold"))
-        reliability = encode_png(draw_reliability(task, outputs))
-        parts.append(wrap("h3", "Calibration"))
-        parts.append(chart(reliability, "reliability diagram", "chart narrow"))
-    if isinstance(report, ClassReport) and report.rejections:
-        remark = "Results if predictions with a lower probability are rejected."
-        heads = ("confidence threshold", "predictions kept", "accuracy of these")
-        lines = []
+def _show_results(run: Run, report: Report, dataset: Dataset | None) -> dict[str, Any]:
+    """The figures and the images of the results."""
+    rejections = []
+    if isinstance(report, ClassReport):
         for rejection in report.rejections:
             coverage = format_percent(rejection.coverage)
             accuracy = format_percent(rejection.accuracy)
-            lines.append((f"{100 * rejection.limit:g} %", coverage, accuracy))
-        parts.append(wrap("h3", "Confidence threshold"))
-        parts.append(wrap("p", remark, kind="faint"))
-        parts.append(table(heads, lines, texts=0))
-    return join(parts)
+            rejections.append((f"{100 * rejection.limit:g} %", coverage, accuracy))
+    values: dict[str, Any] = {"rejections": rejections}
+    outputs = {str(split): part for split, part in run.outputs.items()}.get(report.split)
+    if outputs is None:
+        return values
+    images = None if dataset is None else dataset.splits.get(outputs.split)
+    evidence = Evidence.collect(run.task, outputs, images)
+    values["confusions"] = show_confusions(report, evidence)
+    values["losses"] = show_losses(evidence)
+    return values | _draw_results(run.task, report, outputs)
 
 
-def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
+def _draw_results(task: Task, report: Report, outputs: Outputs) -> dict[str, bytes]:
+    if isinstance(report, NumberReport):
+        return {"scatter": encode_png(draw_scatter(report, outputs))}
+    figures = {"reliability": encode_png(draw_reliability(task, outputs))}
+    curves = draw_thresholds(task, outputs) if task.cutoffs else None
+    if curves is not None:
+        figures["thresholds"] = encode_png(curves)
+    return figures
+
+
+def _describe_training(run: Run, report: Report | None) -> dict[str, Any]:
     rows = run.folder.read_epochs()
-    if not rows:
-        return wrap("p", "No epoch has finished yet.")
-    seconds = sum(row.get("train_seconds") or 0.0 for row in rows)
-    epochs = plural(run.epochs or len(rows), "epoch", "epochs")
-    parts = [wrap("p", f"{len(rows):,} of {epochs}, {seconds:.1f} seconds.")]
-    if run.end:
-        parts.append(wrap("p", run.end))
-    if report is not None:
+    values: dict[str, Any] = {"rows": rows, "end": run.end}
+    if rows:
+        seconds = sum(row.get("train_seconds") or 0.0 for row in rows)
+        epochs = plural(run.epochs or len(rows), "epoch", "epochs")
+        values["trained"] = f"{len(rows):,} of {epochs}, {seconds:.1f} seconds."
+    if rows and report is not None:
         curves = draw_curves(rows, report.score, report)
-        parts.append(chart(encode_png(curves), "learning curves, and statistics of each layer"))
-    parts.append(wrap("h3", "Diagnoses"))
-    lines = [wrap("li", line) for line in facts.diagnoses]
-    parts.append(wrap("ul", *lines) if lines else wrap("p", "No problem was found."))
-    return join(parts)
+        values["curves"] = encode_png(curves)
+    return values
 
 
-def _show_units(model: Model | None, dataset: Dataset | None) -> Markup:
-    if dataset is None:
-        return Markup("")
+def _show_units(model: Model | None, dataset: Dataset) -> str:
     if model is None:
-        return wrap("p", "Not available, because the model could not be loaded.")
+        return "Not available, because the model could not be loaded."
     try:
         return show_units(model, dataset.train)
     except LaminaError as error:  # a custom module may have no layer whose output is a tensor
-        return wrap("p", f"Not available: {error}")
+        return f"Not available: {error}"
 
 
-def _show_data(run: Run, dataset: Dataset | None) -> Markup:
+def _describe_data(run: Run, dataset: Dataset | None) -> dict[str, Any]:
     record = run.record
     task = record.task
     channels, height, width = record.in_shape
-    described = task.kind.describe(task.target_names)
-    size = f"{height}×{width}×{channels}"
-    parts = [wrap("p", f"{record.data.name}: {size} images, {described}.")]
+    kind = task.kind.describe(task.target_names)
+    described = f"{record.data.name}: {height}×{width}×{channels} images, {kind}."
     if dataset is None:
         known = [f"{len(part.targets):,} {split}" for split, part in run.outputs.items()]
-        if known:
-            parts.append(wrap("p", f"The model was evaluated on {' and '.join(known)} images."))
-        return join(parts)
-    parts.append(wrap("p", f"Splits: {dataset.split_rule}."))
-    parts.append(table(("", *dataset.splits), dataset.count_rows()))
+        return {"described": described, "evaluated": " and ".join(known)}
+    spread = []
     if task.kind is REGRESSION:
-        parts.append(_show_numbers(dataset))
-    return join([*parts, wrap("h3", "Findings"), _show_findings(dataset)])
+        for split, images in dataset.splits.items():
+            for name, *numbers in measure_spread(images):
+                spread.append((split, name, *(f"{number:.4g}" for number in numbers)))
+    return {"described": described, "spread": spread, "findings": _list_findings(dataset)}
 
 
-def _show_numbers(dataset: Dataset) -> Markup:
-    rows = []
-    for split, images in dataset.splits.items():
-        for name, *values in measure_spread(images):
-            rows.append((split, name, *(f"{value:.4g}" for value in values)))
-    return table(("split", "number", "lowest", "mean", "std", "highest"), rows, texts=2)
-
-
-def _show_findings(dataset: Dataset) -> Markup:
+def _list_findings(dataset: Dataset) -> list[str] | None:
+    """The findings as text; ``None`` if the data set is too large to be checked here."""
     if sum(images.pixels.nbytes for images in dataset.splits.values()) > INSPECTED_BYTES:
-        return wrap("p", "The data set is too large to check here. Use lamina data DATA.")
-    findings = inspect(dataset).findings
-    if not findings:
-        return wrap("p", "The checks of lamina data found no problems.")
-    items = []
-    for finding in findings:
+        return None
+    lines = []
+    for finding in inspect(dataset).findings:
         text = f"{finding.severity}: {finding.message}"
         names = [sighting.name for sighting in finding.images]
         if names:
             more = " …" if len(names) > MOST_NAMED else ""
             text += f" ({', '.join(names[:MOST_NAMED])}{more})"
-        items.append(wrap("li", text))
-    return wrap("ul", *items)
-
-
-def _show_model(run: Run) -> Markup:
-    record = run.record
-    if record.net is not None:
-        heads, rows = summarize(record.net, record.in_shape, record.task.outputs).table()
-        return table(heads, rows)
-    if record.timm is not None:
-        return wrap("p", f"{record.net_name}, a timm net: {record.timm.name}.")
-    return wrap("p", f"A custom module, whose code lamina does not store: {record.own_module}.")
-
-
-def _show_reproduction(run: Run, facts: Facts) -> Markup:
-    command = wrap("p", "The run was trained from Python.")
-    if run.record.command:
-        command = wrap("pre", shlex.join(run.record.command))
-    advice = (
-        "On the CPU, the weights are bit-identical if data, versions, processor type, number of"
-        " threads and kernels are as above. To retrain the first epochs and compare, use lamina"
-        " reproduce RUN."
-    )
-    origin = table((), facts.origin.items(), texts=2)
-    return join([command, origin, wrap("p", advice, kind="faint")])
+        lines.append(text)
+    return lines

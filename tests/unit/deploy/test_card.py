@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lamina.deploy.card import _quote as quote
-from lamina.deploy.card import build_card, to_yaml
+from lamina.deploy.card import build_card, quote, to_yaml
 from lamina.runs.run import Run
 from lamina.text import escape
 from lamina.training.pretrained import TimmNet
