@@ -22,6 +22,7 @@ NO = frozenset({"no", "false", "n"})
 DECIMAL_COMMA = r"\s*[+-]?[0-9]*,[0-9]+\s*"
 # as spreadsheets write numbers
 NUMBER = r"^[+-]?[0-9.,]*[0-9][0-9.,]*([eE][+-]?[0-9]+)?$"
+FIRST_DIGIT = "^[+-]?[.,]?[0-9]"
 CHOOSE_COLUMN = "Choose the column to learn with --label-column (in Python, label_columns)."
 
 # targets, and the names of classes, labels or numbers
@@ -92,18 +93,28 @@ def _find_task(columns: Mapping[str, pl.Series], preparation: Preparation) -> Ki
         are_whole = (values == values.floor()).all()
         are_few = values.n_unique() <= most_classes(len(values))
         return "single-label" if are_whole and are_few else "regression"
-    if values.str.contains(NUMBER).all() and values.str.contains(",", literal=True).any():
-        raise DataError(
-            f"Column {column!r} has numbers such as {values[0]!r}, which may have decimal marks or"
-            " thousands separators. Write them with a decimal point and without thousands"
-            " separators, as in 1234.5.",
-            remedy="If commas separate several labels, use --task multi-label; if each text is a"
-            " class, use --task single-label (in Python, task).",
-        )
     words = set(_clean(values).unique())
     if words <= YES | NO and words & YES and words & NO:
         return "binary"
-    return "multi-label" if find_separator(values) else "single-label"
+    if values.str.contains(NUMBER).all() and values.str.contains(",", literal=True).any():
+        raise _refuse_numbers(column, values)
+    if find_separator(values):
+        return "multi-label"
+    most_are_numbers = 2 * values.str.contains(FIRST_DIGIT).sum() > len(values)
+    # such classes would have one image each
+    if most_are_numbers and 2 * values.n_unique() > len(values) > 2:
+        raise _refuse_numbers(column, values)
+    return "single-label"
+
+
+def _refuse_numbers(column: str, values: pl.Series) -> DataError:
+    misfits = values.filter(values.cast(pl.Float64, strict=False).is_null())
+    return DataError(
+        f"Column {column!r} looks like numbers, but has values such as {misfits[0]!r}. Write"
+        " numbers with a decimal point, without thousands separators or units, as in 1234.5.",
+        remedy="If commas separate several labels, use --task multi-label; if each text is a class,"
+        " use --task single-label (in Python, task).",
+    )
 
 
 def _find_joint_task(columns: Mapping[str, pl.Series]) -> KindName:

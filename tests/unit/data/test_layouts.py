@@ -292,7 +292,7 @@ CASES: dict[str, Case] = {
         "#.png",
         {"project-1.csv": LABEL_STUDIO},
         path="project-1.csv",
-        refused="no such file.*must contain paths",
+        refused="no such file.*Write paths relative to",
         options={"label_columns": ("choice",)},
     ),
     "Label Studio CSV, paths cut to file names": Case(

@@ -142,6 +142,8 @@ def test_decimal_commas_are_numbers(name: str, tmp_path: Path) -> None:
         'image,label\n1.png,"1,234"\n2.png,"12,345,678"\n',
         'image,label\n1.png,"0,5"\n2.png,"0,7"\n',
         "image;label\n1.png;1,2,3\n2.png;3\n",
+        "image,label\n1.png,3.5 kg\n2.png,4 kg\n3.png,12.25 kg\n",
+        "image,label\n1.png,3.5\n2.png,4\n3.png,unknown\n",
     ],
 )
 def test_numbers_that_may_mean_two_things_are_refused(text: str, tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_numbers_that_may_mean_two_things_are_refused(text: str, tmp_path: Path)
     with pytest.raises(DataError) as raised:
         read_targets(listing.files, preparation)
     message = str(raised.value)
-    assert message.startswith("Column 'label' has numbers such as '")
+    assert message.startswith("Column 'label' looks like numbers, but has values such as '")
     assert "as in 1234.5. If commas separate several labels, use --task multi-label;" in message
 
 
@@ -472,7 +474,16 @@ COLUMNS = "Its columns are image (text), label (number)."
             {},
             (
                 "Cannot use any of the 2 images that DIR/pets.csv names; the first is ../1.png"
-                " (no such file). Column 'image' must contain paths relative to DIR."
+                " (no such file). Write paths relative to DIR into column 'image', or choose"
+                " another column with --image-column (in Python, image_column)."
+            ),
+        ),
+        (
+            "image|label\n1.png|a\n2.png|b\n",
+            {},
+            (
+                "DIR/pets.csv has a single column, 'image|label'; expected one for the images and"
+                " one for the targets. Separate them with commas, semicolons or tabs."
             ),
         ),
     ],

@@ -163,7 +163,9 @@ def _find_images(
         name, fault = images.select("name", "fault").row(0)
         raise DataError(
             f"Cannot use any of the {frame.height} images that {part.file} names; the first is"
-            f" {name} ({fault}). Column {paths.name!r} must contain paths relative to {folder}."
+            f" {name} ({fault}).",
+            remedy=f"Write paths relative to {folder} into column {paths.name!r}, or choose another"
+            " column with --image-column (in Python, image_column).",
         )
     reason = pl.coalesce(images["fault"], frame["reason"])
     return frame.with_columns(images.drop("fault"), reason=reason)

@@ -85,6 +85,11 @@ def _check_header(header: Sequence[str], path: Path) -> None:
             f"The first row of {path} looks like data ({data_like!r}); expected column names. "
             "Insert a first row such as image,label."
         )
+    if len(header) == 1:
+        raise DataError(
+            f"{path} has a single column, {header[0]!r}; expected one for the images and one for"
+            " the targets. Separate them with commas, semicolons or tabs."
+        )
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise DataError(
             f"{path} has more than one column named {twice[0]!r}. Rename them to unique names."
