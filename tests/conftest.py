@@ -73,6 +73,7 @@ if IS_COMPLETE:
 
 # Loaded after the line above, so that the types of what they import are checked.
 pytest_plugins = (
+    "support.clocks",
     "support.images",
     "support.report_runs",
     "support.servers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -19,16 +18,8 @@ from lamina.studies.experiment import Deadline, Decision, Request
 from lamina.studies.study import RunSetup
 from support.commands import events, run_well
 
+pytestmark = pytest.mark.usefixtures("ticking_clock")
 NET_TEXT = "Flatten(), Output()"
-TICK_SECONDS = 0.03
-
-
-@pytest.fixture(autouse=True)
-def ticking_clock(monkeypatch):
-    """Time passes by what is done, not by what the machine does meanwhile."""
-    clock = itertools.count(time.perf_counter(), TICK_SECONDS)
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr("lamina.studies.study.measure_share", lambda: 1.0)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import torch
 from lamina.evaluation.evaluating import evaluate
 from lamina.kernels.library import find_kernels
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
-from lamina.runs.differences import Difference, compare_runs, find_changes
+from lamina.runs.differences import Difference, compare_records, compare_runs, find_changes
+from lamina.runs.record import OwnModule
 from lamina.runs.run import load_run
 from lamina.runs.start import create_folder
 from support.runs import DATA, NET, RECIPE, start
@@ -50,6 +51,7 @@ def test_recipe_net_and_results_are_reported(tmp_path):
     assert found["parameters"] == ("451", "563")
     assert {"last epoch.train_loss", "last epoch.lr", "report.test_loss"} <= found.keys()
     assert not any("second" in what or what in ("command", "created", "name") for what in found)
+    assert not found.keys() & {"last epoch.epoch", "last epoch.epochs"}  # which have a row
 
 
 def test_software_machine_threads_precision_and_data_are_reported(tmp_path):
@@ -78,6 +80,15 @@ def test_software_machine_threads_precision_and_data_are_reported(tmp_path):
         Difference("machine.threads", str(torch.get_num_threads()), "64"),
         Difference("machine.flags.amx_bf16", "–", "yes"),
     ]
+
+
+def test_what_says_nothing_is_not_reported(tmp_path):
+    """Empty values are as good as missing ones, and shares of classes follow from the images."""
+    record = start(tmp_path)[0].record
+    task = dataclasses.replace(record.task, shares=(0.5, 0.25, 0.25))
+    own = dataclasses.replace(record, net=None, own_module=OwnModule("", "Own"), task=task)
+    names = [difference.what for difference in compare_records(record, own)]
+    assert names == [*(f"net, layer {place}" for place in range(1, 5)), "own_module.name"]
 
 
 @pytest.mark.parametrize(

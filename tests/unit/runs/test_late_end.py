@@ -183,6 +183,38 @@ def test_patience_lets_the_rate_fall_before_the_end(tmp_path, dataset):
     assert load_run(run.path).is_finished
 
 
+@pytest.mark.parametrize(("step_seconds", "first"), [(0.125, 8), (0.5, 4)])
+def test_the_pace_is_known_after_a_second_and_three_more_steps(step_seconds, first, monkeypatch):
+    """The time is almost over, so the rate falls as soon as the pace is known."""
+    now = 0.0
+    monkeypatch.setattr(course.time, "perf_counter", lambda: now)
+    schedule = Schedule(RECIPE, STEPS_PER_EPOCH)
+    schedule.leave_open(0)
+    watch = TimeLimit((first + 0.6) * step_seconds, is_open=True)
+    falls = []
+    for step in range(1, first + 1):
+        now += step_seconds
+        falls.append(watch.choose_fall_steps(schedule, step))
+    assert falls == [None] * (first - 1) + [1]
+
+
+def test_the_pace_is_that_of_the_last_quarter_of_the_time(monkeypatch):
+    """Of 100 s, steps take 100 ms for 40 s, then 50 ms on average; a hundredth is to spare."""
+    now = 0.0
+    monkeypatch.setattr(course.time, "perf_counter", lambda: now)
+    schedule = Schedule(RECIPE, STEPS_PER_EPOCH)
+    schedule.leave_open(0)
+    watch = TimeLimit(100.0, is_open=True)
+    step = 0
+    steps = None
+    while steps is None:
+        now += 0.1 if now < 40 else (0.01, 0.01, 0.13)[step % 3]
+        step += 1
+        steps = watch.choose_fall_steps(schedule, step)
+    assert now > 60
+    assert steps == pytest.approx((99 - now) / 0.05, rel=0.01)
+
+
 @pytest.mark.parametrize("slowdown", [1.0, 2.0, 0.5])
 @pytest.mark.parametrize("when", [0.3, 0.7])
 def test_the_time_is_used_and_kept_though_the_machine_changes(slowdown, when, monkeypatch):
