@@ -119,9 +119,9 @@ for probe in probes.layers:
     )
 
 # Figure: Accuracy of the probe on each layer. For the trained net, it rises from
-# 10 to almost 80 percent at the last hidden layer, and is similar at the
-# output. For random weights, it rises to about 20 percent at the first layer,
-# and then falls.
+# 13 to almost 90 percent at the last hidden layer, and is similar at the
+# output. For random weights, it rises to about 20 percent at the first two
+# layers, and then falls.
 figure, axis = plt.subplots(figsize=(6, 3))
 names = [probe.name for probe in probes.layers]
 axis.plot(
@@ -142,17 +142,17 @@ trained = [probe.score.value for probe in probes.layers]
 controls = [probe.control.value for probe in probes.layers]
 assert trained[:-1] == sorted(trained[:-1])
 assert trained[-2] > 0.7 and abs(trained[-1] - trained[-2]) < 0.08
-assert trained[1] - 0.1 < controls[1] == max(controls) > trained[0] + 0.05
+assert max(controls[1:3]) == max(controls) > trained[0] + 0.05
+assert trained[1] > controls[1] + 0.05 and controls[-1] < controls[1] - 0.05
 assert trained[-1] > 1.5 * max(controls)
 # sphinx_gallery_end_ignore
 # %%
 # The article praises *"their ability to learn features from the input data,
 # without human guidance"*. The difference between the two curves shows what the
-# net has learned. On the first layer, there is hardly a difference, because
-# random filters are almost as good there. Without the control, you would
-# attribute the first layer's whole gain over the pixels to learning. *Without
-# human guidance* is not quite true, either: people labeled the images, and
-# chose layers that suit images.
+# net has learned. On the first layer, random filters have about a third of the
+# gain over the pixels. Without the control, you would attribute the whole gain
+# to learning. *Without human guidance* is not quite true, either: people
+# labeled the images, and chose layers that suit images.
 #
 # Why this prediction?
 # --------------------

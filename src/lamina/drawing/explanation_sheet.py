@@ -14,7 +14,7 @@ from lamina.insight.explaining import Explanation
 from lamina.text import shorten
 
 TILE_PX = 320
-LETTERS_A_LINE = 44
+LETTERS_A_LINE = 40
 LONGEST_PREDICTION = 90  # letters of a prediction of several labels or numbers
 
 

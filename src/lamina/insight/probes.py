@@ -23,7 +23,7 @@ from lamina.markup import Table
 from lamina.nets.modules import Whitening
 from lamina.nets.window import Field
 from lamina.shown import Shown
-from lamina.targets import Score
+from lamina.targets import REGRESSION, Score
 from lamina.training.head import USUAL_PENALTY, fit_head
 from lamina.training.hooks import activations, call_order, learned_modules
 from lamina.training.model import Model, split_pixels
@@ -33,6 +33,7 @@ from lamina.training.task import Features, Pixels, task_of
 # for the batch-norm statistics of nets with random weights
 STATISTICS_IMAGES = 500
 STATISTICS_BATCH = 100
+NUMBERS_PENALTY = 10.0  # a larger one pulls numbers towards their mean, if there are few features
 MOST_FEATURES = 1024
 """Largest input of a probe. Larger layers are average-pooled; larger vectors are projected at
 random."""
@@ -139,11 +140,12 @@ def probe_layers(
     """
     task = task_of(train)  # without the thresholds and temperatures of the model's logits
     targets = torch.from_numpy(np.array(train.targets))
+    penalty = NUMBERS_PENALTY if task.kind is REGRESSION else USUAL_PENALTY
     train_outputs = reduce_outputs(model, train.pixels, layers, progress)
     held_out_outputs = reduce_outputs(model, held_out.pixels, layers, progress)
     scores: dict[str, Score] = {}
     for layer, features in train_outputs.items():
-        head = fit_head(features, targets, task, USUAL_PENALTY)
+        head = fit_head(features, targets, task, penalty)
         logits = head.logits(held_out_outputs[layer])
         scores[layer] = score(task, logits.numpy(), held_out.targets)
         if progress is not None:

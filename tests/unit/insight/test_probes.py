@@ -117,6 +117,17 @@ def test_probes_ignore_the_models_thresholds_and_temperatures():
     assert scores == {"": Score("accuracy", 1.0)}
 
 
+def test_probes_of_numbers_on_few_features_are_not_pulled_to_the_mean():
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (200, 1, 1, 3), np.uint8)
+    numbers = pixels[:, 0, 0, :1] / np.float32(25) - np.float32(3)  # a sum of the features
+    images = Images.from_arrays(pixels, numbers.astype(np.float32))
+    model = build_model(Net(Flatten(), Output()), images, Recipe())
+    scores = probe_layers(model, images.take(range(100)), images.take(range(100, 200)), [""])
+    assert scores[""].name == "mean_absolute_error"
+    assert scores[""].value < 0.1 * numbers.std()
+
+
 def test_probes_are_compared_with_those_of_random_weights(trained_blocks):
     shapes = load_data("shapes")
     train = shapes.train.take_evenly(200)
