@@ -131,7 +131,7 @@ def score_logits(
         "split": images.split,
         "images": len(images),
         "groups": None if groups is None else len(groups.unique()),
-        "loss": task.loss(logits, targets).item(),
+        "loss": task.loss(logits, task.prepare(targets, logits.dtype)).item(),
         "seconds": seconds,
         "metrics": values,
         **_find_score(task, metrics, values, columns, truth, groups),

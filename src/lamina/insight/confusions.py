@@ -231,7 +231,10 @@ def measure_losses(task: Task, logits: LogitsArray, targets: Targets) -> Float[n
     predicted = torch.from_numpy(logits).double()
     if temperatures := getattr(task, "temperatures", ()):  # regression has none
         predicted = predicted / predicted.new_tensor(temperatures)
-    losses = task.losses(predicted, torch.from_numpy(np.array(targets)))
+    prepared = task.prepare(torch.from_numpy(np.array(targets)), predicted.dtype)
+    losses = task.loss(predicted, prepared, reduction="none")
+    if losses.ndim > 1:
+        losses = losses.mean(dim=1)
     values: Float[np.ndarray, " n"] = losses.numpy()
     return values
 

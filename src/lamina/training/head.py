@@ -105,7 +105,7 @@ def fit_model_head(
     loss = math.nan
     accuracy = None
     if held_out.heads:
-        loss = task.loss(held_out.logits, targets[few], weights=of_few).item()
+        loss = task.loss(held_out.logits, task.prepare(targets[few]), weights=of_few).item()
         correct = task.correct(held_out.logits, targets[few])
         accuracy = None if correct is None else correct.item() / len(few)
     seconds = time.perf_counter() - began
@@ -162,7 +162,7 @@ def choose_penalty(
     starts: Sequence[Head] = ()
     for penalty in PENALTIES:
         fit = cross_fit(features, targets, folds, task, penalty, weights, starts)
-        loss = task.loss(fit.logits, targets, weights=weights).item()
+        loss = task.loss(fit.logits, task.prepare(targets), weights=weights).item()
         starts = fit.heads
         if loss < lowest:
             best = penalty
@@ -233,7 +233,7 @@ def fit_head(
 
     def measure() -> float:
         optimizer.zero_grad()
-        loss = task.compare(torch.addmm(bias, scaled, weight.T), prepared, weights=weights)
+        loss = task.loss(torch.addmm(bias, scaled, weight.T), prepared, weights=weights)
         loss = loss + penalty / (2 * len(scaled)) * weight.square().sum()
         loss.backward()
         return loss.item()

@@ -30,7 +30,7 @@ def choose_loss(model: Model, recipe: Recipe, parts: Parts) -> BatchLoss:
 
     def compare(logits: Logits, batch: Batch) -> Scalar:
         try:
-            return task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
+            return task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
         except MISFITS as error:
             if augment is None or isinstance(error, torch.OutOfMemoryError):
                 raise

@@ -166,6 +166,7 @@ class Model(nn.Module):
             and images.is_floating_point()
             and images.numel()
             and 0 < images.max() <= 1
+            and bool((images % 1).any())  # not the whole numbers of a nearly black image
         ):
             raise NetError(f"{expected}, got floats of at most 1. Multiply them by 255.")
 

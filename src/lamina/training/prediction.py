@@ -87,7 +87,7 @@ def compute_logits(model: Model, batches: Sequence[Pixels]) -> LogitsArray:
 
 
 def find_head(model: Model) -> str:
-    """The module path of the last linear layer or convolution that the logits depend on.
+    """The module path of the linear layer or convolution that is called last.
 
     Raises:
         NetError: The model has no such layer.
@@ -95,25 +95,19 @@ def find_head(model: Model) -> str:
     layers = [
         path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
     ]
-    outputs: dict[str, Tensor] = {}
+    called: list[str] = []
 
-    def note(path: str, _: Tensor, output: Tensor) -> Tensor:
-        outputs.pop(path, None)  # in the order of the last calls
-        outputs[path] = output if output.requires_grad else output.detach().requires_grad_()
-        return outputs[path].clone()  # because a later layer may work in place
+    def note(path: str, _: Tensor, __: Tensor) -> None:
+        called.append(path)
 
-    with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, layers, note):
-        logits = model(black_images(model, 1))
-    used: list[str] = []
-    if outputs and logits.requires_grad:
-        gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True)
-        used = [path for path, grad in zip(outputs, gradients, strict=True) if grad is not None]
-    if not used:
+    with torch.no_grad(), eval_mode(model), seeded(0, model.device), watch(model, layers, note):
+        model(black_images(model, 1))
+    if not called:
         raise NetError(
             "The model has no linear layer or convolution, so it has no head and no features. Use"
             " a net that ends in Output()."
         )
-    return used[-1]
+    return called[-1]
 
 
 def features(model: Model, pixels: Pixels, progress: Progress | None = None) -> Features:
@@ -161,14 +155,15 @@ def iter_features(
     """Logits and features of one batch after another; ``autocasts`` computes them in bf16."""
     head = find_head(model)
     folded = fold_model(model)
-    parts: list[Tensor] = []
-    with watch(
-        folded, [head], lambda _, entering, __: parts.append(entering.flatten(1).float().cpu())
-    ):
+    inputs: dict[str, Tensor] = {}  # of the last call, as a module may call its head twice
+
+    def note(path: str, entering: Tensor, _: Tensor) -> None:
+        inputs[path] = entering
+
+    with watch(folded, [head], note):
         for batch in split_pixels(pixels):
             logits = predict_logits(folded, batch, autocasts=autocasts)
-            yield logits, torch.cat(parts)
-            parts.clear()
+            yield logits, inputs.pop(head).flatten(1).float().cpu()
 
 
 RELATIVE_ERROR = 1e-3
@@ -187,8 +182,11 @@ def fold_model(model: Model) -> Model:
         return model
     weights = [*model.parameters(), *model.buffers()]
     folded = copy.copy(model)
-    # The layers are copied, but not the weights.
-    body = copy.deepcopy(model.body, {id(weight): weight for weight in weights})
+    try:
+        # The layers are copied, but not the weights.
+        body = copy.deepcopy(model.body, {id(weight): weight for weight in weights})
+    except RuntimeError:  # torch does not copy an activation that a module keeps
+        return model
     folded._modules = {"body": body.eval()}
     folded.training = False
     for parent in list(body.modules()):

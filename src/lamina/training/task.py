@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, TypeAlias, final
 
 import numpy as np
 import torch
@@ -32,7 +32,9 @@ Logits = Float[Tensor, "n k"]
 LogitsArray = Float32[np.ndarray, "n k"]
 Targets = Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
 Weights = Float[Tensor, "n ..."]
+Losses = Float[Tensor, "*targets"]  # of each target, or their mean
 Truth = Shaped[Tensor, "n c"]
+Reduction: TypeAlias = Literal["mean", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,16 +84,6 @@ class Task(ABC):
     def __repr__(self) -> str:
         return f"Task({self.kind.describe(self.target_names)})"
 
-    def loss(
-        self,
-        logits: Logits,
-        targets: Targets,
-        label_smoothing: float = 0.0,
-        weights: Weights | None = None,
-    ) -> Scalar:
-        """The mean loss of a batch; ``weights`` multiply the loss of each target."""
-        return self.compare(logits, self.prepare(targets, logits.dtype), label_smoothing, weights)
-
     def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
         """Targets as the loss needs them.
 
@@ -101,21 +93,19 @@ class Task(ABC):
         return targets
 
     @abstractmethod
-    def compare(
+    def loss(
         self,
         logits: Logits,
         prepared: Tensor,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Scalar:
-        """The mean loss of a batch with prepared targets.
+        reduction: Reduction = "mean",
+    ) -> Losses:
+        """The mean loss of a batch with prepared targets; ``weights`` multiply each target's loss.
 
-        For classes, the targets may also be probabilities (N, K).
+        With ``reduction`` ``"none"``, the losses of the targets, (N,) or (N, K). For classes, the
+        targets may also be probabilities (N, K).
         """
-
-    @abstractmethod
-    def losses(self, logits: Logits, targets: Targets) -> Vector:
-        """The loss of each image, whose mean is :meth:`loss`."""
 
     @abstractmethod
     def weigh(self, targets: Targets) -> Weights:
@@ -187,25 +177,25 @@ class SingleLabel(Task):
     temperatures: tuple[float, ...] = ()
     kind = targets.SINGLE_LABEL
 
-    def compare(
+    def loss(
         self,
         logits: Logits,
         prepared: Tensor,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Scalar:
+        reduction: Reduction = "mean",
+    ) -> Losses:
         if weights is None:
-            return functional.cross_entropy(logits, prepared, label_smoothing=label_smoothing)
+            return functional.cross_entropy(
+                logits, prepared, label_smoothing=label_smoothing, reduction=reduction
+            )
         # torch's own class weights divide by their sum over the batch, so a rare class would count
         # less in the batches that contain it, and they weight the smoothed part by the other
         # classes.
-        losses = functional.cross_entropy(
+        losses = weights * functional.cross_entropy(
             logits, prepared, label_smoothing=label_smoothing, reduction="none"
         )
-        return (losses * weights).mean()
-
-    def losses(self, logits: Logits, targets: Targets) -> Vector:
-        return functional.cross_entropy(logits, targets, reduction="none")
+        return losses.mean() if reduction == "mean" else losses
 
     @property
     def untrained_loss(self) -> float:
@@ -246,21 +236,19 @@ class _SigmoidTask(Task):
     def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
         return targets.to(dtype).view(len(targets), -1)
 
-    def compare(
+    def loss(
         self,
         logits: Logits,
         prepared: Tensor,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Scalar:
+        reduction: Reduction = "mean",
+    ) -> Losses:
         smoothed = prepared * (1 - label_smoothing) + label_smoothing / 2
         weights = None if weights is None else weights.view_as(logits)
-        return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
-
-    def losses(self, logits: Logits, targets: Targets) -> Vector:
-        prepared = self.prepare(targets, logits.dtype)
-        losses = functional.binary_cross_entropy_with_logits(logits, prepared, reduction="none")
-        return losses.mean(dim=1)
+        return functional.binary_cross_entropy_with_logits(
+            logits, smoothed, weights, reduction=reduction
+        )
 
     def weigh(self, targets: Targets) -> Weights:
         """Positives and negatives of each output get equal total weight."""
@@ -347,20 +335,17 @@ class Regression(Task):
             self.standard_deviations
         )
 
-    def compare(
+    def loss(
         self,
         logits: Logits,
         prepared: Tensor,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Scalar:
-        """Mean squared error of the standardized numbers; ignores smoothing and weights."""
+        reduction: Reduction = "mean",
+    ) -> Losses:
+        """Squared error of the standardized numbers; ignores smoothing and weights."""
         del label_smoothing, weights
-        return functional.mse_loss(logits, prepared)
-
-    def losses(self, logits: Logits, targets: Targets) -> Vector:
-        prepared = self.prepare(targets, logits.dtype)
-        return functional.mse_loss(logits, prepared, reduction="none").mean(dim=1)
+        return functional.mse_loss(logits, prepared, reduction=reduction)
 
     @property
     def untrained_loss(self) -> float:

@@ -394,5 +394,6 @@ def test_the_untrained_loss_is_that_of_logits_of_zero(targets, smoothing):
     images = Images.from_arrays(np.zeros((60, 2, 2), np.uint8), targets)
     task = task_of(images)
     logits = torch.zeros(60, task.outputs)
-    expected = float(task.loss(logits, torch.from_numpy(images.targets), smoothing))
+    prepared = task.prepare(torch.from_numpy(images.targets))
+    expected = float(task.loss(logits, prepared, smoothing))
     assert task.untrained_loss == pytest.approx(expected, rel=1e-5)

@@ -83,11 +83,11 @@ def test_a_module_without_layers_has_no_features():
 
 
 class Cosine(nn.Module):
-    """Compares directions with its own weight, above a layer; its last lookup has no effect."""
+    """Compares directions with its own weight, above a layer."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer, self.unused, self.directions = (
+        self.layer, self.uncalled, self.directions = (
             nn.Linear(108, 4),
             nn.Linear(4, 3),
             nn.Parameter(torch.randn(3, 4)),
@@ -95,7 +95,6 @@ class Cosine(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.layer(pixels.flatten(1)))
-        self.unused(hidden)
         return functional.linear(
             functional.normalize(hidden), functional.normalize(self.directions)
         )
@@ -104,3 +103,36 @@ class Cosine(nn.Module):
 def test_without_a_layer_of_logits_the_nearest_below_counts():
     model = build_model(Cosine(), draw_noise(6), Recipe())
     assert find_head(model) == "body.layer"
+
+
+class Keeping(Own):
+    """Keeps an activation, as Grad-CAM examples do."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.activation = self.trunk(pixels)
+        return self.head(self.activation)
+
+
+def test_a_module_that_keeps_an_activation_has_features():
+    images = draw_noise(12)
+    model = build_model(Keeping(), images, Recipe())
+    assert not model.body.activation.is_leaf
+    logits, found = predict_with_features(model, images.pixels)
+    assert np.allclose(logits, predict_logits(model, images.pixels), atol=1e-5)
+    assert np.allclose(logits, model.body.head(found).detach().numpy(), atol=1e-5)
+
+
+class Flipping(Own):
+    """Averages the logits of an image and its mirror image."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return (super().forward(pixels.flip(3)) + super().forward(pixels)) / 2
+
+
+def test_a_head_that_is_called_twice_gives_the_features_of_its_last_call():
+    images = draw_noise(12)
+    model = build_model(Flipping(), images, Recipe())
+    _, found = predict_with_features(model, images.pixels)
+    normalized = model.normalize(torch.from_numpy(images.pixels))
+    expected = model.body.trunk(normalized).detach()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -104,7 +104,8 @@ def test_batch_norms_use_their_statistics_in_training_too():
     training = start(recipe, equal)
     (epoch,) = (event for event in training if isinstance(event, Epoch))
     logits = torch.from_numpy(training.predict_logits(equal.pixels))
-    loss = training.model.task.loss(logits, torch.from_numpy(np.array(equal.targets))).item()
+    task = training.model.task
+    loss = task.loss(logits, task.prepare(torch.from_numpy(np.array(equal.targets)))).item()
     assert epoch.train_loss == pytest.approx(loss, rel=1e-3)
 
 

@@ -235,7 +235,7 @@ def test_the_penalty_is_the_one_with_the_lowest_held_out_loss(kind):
             rest = folds != fold
             head = fit_head(features[rest], targets[rest], task, penalty)
             logits[~rest] = head.logits(features[~rest])
-        losses.append(task.loss(logits, targets).item())
+        losses.append(task.loss(logits, task.prepare(targets)).item())
         last = len(losses) - 1
         if last >= PATIENCE and min(losses[:last]) <= min(losses[last - 1 :]):
             break  # a larger penalty has not been better twice
@@ -342,11 +342,9 @@ def test_few_images_get_a_finite_head_that_predicts_them(case):
     logits = torch.from_numpy(predict(model, images))
     assert torch.isfinite(logits).all()
     assert logits.abs().max() < 50
-    fitted = task.loss(logits, torch.from_numpy(np.array(images.targets)))
-    assert (
-        fitted
-        < task.loss(torch.zeros_like(logits), torch.from_numpy(np.array(images.targets))) + 1e-3
-    )
+    prepared = task.prepare(torch.from_numpy(np.array(images.targets)))
+    fitted = task.loss(logits, prepared)
+    assert fitted < task.loss(torch.zeros_like(logits), prepared) + 1e-3
     if "all" in case or "only" in case or "number" in case:
         assert fitted < 0.01
 
@@ -420,7 +418,9 @@ def test_the_event_has_the_scores_of_a_cross_validation(kind, monkeypatch):
     targets = torch.from_numpy(images.targets)
     folds = deal_folds(images, np.arange(40), RECIPE.seed)
     logits = cross_fit(features, targets, folds, model.task, fit.penalty).logits
-    assert fit.loss == pytest.approx(model.task.loss(logits, targets).item(), rel=1e-3)
+    assert fit.loss == pytest.approx(
+        model.task.loss(logits, model.task.prepare(targets)).item(), rel=1e-3
+    )
     correct = model.task.correct(logits, targets)
     assert fit.accuracy == (None if correct is None else pytest.approx(correct.item() / 40))
     assert set(fit.to_json()) == {
@@ -466,7 +466,7 @@ def test_the_head_gets_class_weights_if_the_recipe_has_them():
     assert np.abs(expected - plain).max() > 0.5
     folds = deal_folds(images, np.arange(len(images)), recipe.seed)
     logits = cross_fit(features, targets, folds, model.task, fit.penalty, weights).logits
-    loss = model.task.loss(logits, targets, weights=weights).item()
+    loss = model.task.loss(logits, model.task.prepare(targets), weights=weights).item()
     assert fit.loss == pytest.approx(loss, rel=1e-3)
 
 

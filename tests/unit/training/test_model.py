@@ -188,3 +188,12 @@ def test_dropout_is_rejected_where_there_is_none_to_set(net, message):
     with pytest.raises(RecipeError) as rejected:
         build_model(net, random_images(), Recipe(dropout=0.2))
     assert str(rejected.value) == message
+
+
+def test_floats_from_0_to_1_are_refused_but_not_nearly_black_images():
+    model = build_model(Net(Flatten(), Output()), random_images(), Recipe())
+    dark = torch.zeros(2, *model.in_shape[1:], model.in_shape[0])
+    dark[0, 3, 3] = 1.0
+    assert torch.equal(model(dark), model(dark.byte()))
+    with pytest.raises(NetError, match=r"got floats of at most 1\. Multiply them by 255\."):
+        model(torch.rand_like(dark))

@@ -118,7 +118,7 @@ def test_numbers_are_learned_in_standard_deviations():
         [120.0, pytest.approx(0.4)]
     ]
     assert NUMBERS.loss(
-        torch.tensor([[0.0, 0.0]]), torch.tensor([[120.0, 0.5]])
+        torch.tensor([[0.0, 0.0]]), NUMBERS.prepare(torch.tensor([[120.0, 0.5]]))
     ).item() == pytest.approx(0.5)
 
 
@@ -146,10 +146,16 @@ def test_binary_cross_entropy_is_the_published_formula(seed, label_smoothing):
     yes = 1 / (1 + np.exp(-logits))
     smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
     expected = -(smoothed * np.log(yes) + (1 - smoothed) * np.log(1 - yes))
-    loss = MANY.loss(torch.from_numpy(logits), torch.from_numpy(targets), label_smoothing)
+    loss = MANY.loss(
+        torch.from_numpy(logits),
+        MANY.prepare(torch.from_numpy(targets), torch.float64),
+        label_smoothing,
+    )
     assert loss.item() == pytest.approx(expected.mean())
     one = YES_NO.loss(
-        torch.from_numpy(logits[:, :1]), torch.from_numpy(targets[:, 0]), label_smoothing
+        torch.from_numpy(logits[:, :1]),
+        YES_NO.prepare(torch.from_numpy(targets[:, 0]), torch.float64),
+        label_smoothing,
     )
     assert one.item() == pytest.approx(expected[:, 0].mean())
     right = ((yes > 0.5) == targets).mean(axis=1).sum()
@@ -203,9 +209,11 @@ def test_a_weighted_loss_is_the_mean_of_losses_times_weights(seed, label_smoothi
     yes = 1 / (1 + np.exp(-logits))
     smoothed = labels * (1 - label_smoothing) + label_smoothing / 2
     entropy = -(smoothed * np.log(yes) + (1 - smoothed) * np.log(1 - yes))
-    loss = MANY.loss(tensors[0], tensors[2], label_smoothing, tensors[3])
+    loss = MANY.loss(tensors[0], tensors[2].double(), label_smoothing, tensors[3])
     assert loss.item() == pytest.approx((entropy * weights).mean())
-    loss = YES_NO.loss(tensors[0][:, :1], tensors[2][:, 0], label_smoothing, tensors[3][:, 0])
+    loss = YES_NO.loss(
+        tensors[0][:, :1], tensors[2][:, :1].double(), label_smoothing, tensors[3][:, 0]
+    )
     assert loss.item() == pytest.approx((entropy * weights)[:, 0].mean())
 
 
