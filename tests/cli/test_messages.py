@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lamina import zoo
 from lamina.cli import main
 from support.commands import events, run_well, train_once
 
@@ -38,9 +39,9 @@ CASES = {
     "reproduce runs/x --seeds 2": ("RUN is runs/x, not the article's nets. Leave out --seeds."),
     "reproduce runs/x --device cpu": ("RUN is runs/x, not the article's nets. Leave out --device."),
     "train cnn:best,lr=0.1 --data shapes": (
-        "There is no net 'cnn:best,lr=0.1' in the zoo. Choose from: cnn, cnn-l, cnn-m, cnn-s, mlp,"
-        " mlp-l, photo-l, photo-m, photo-s. Or use layers, such as"
-        ' "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.'
+        f"There is no net 'cnn:best,lr=0.1' in the zoo. Choose from: {', '.join(zoo.NAMES)}."
+        ' Or use layers, such as "Flatten(), Linear(200), ReLU(), Output()", or on the command line'
+        " a .py file."
     ),
     "compare cnn:best,lrr=0.1 cnn": (
         "In 'cnn:best,lrr=0.1', lrr is not a setting of a recipe. Did you mean lr?"

@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 
 from lamina.data import Preparation, Problem
+from lamina.data.load import SOURCE_KINDS
 from lamina.data.sources import rows, table_files
 from lamina.data.sources.interface import Arrays, TablePart
-from lamina.data.sources.npz import open_npz
 from lamina.data.sources.parquet import spool_images
 from lamina.data.sources.scan import scan_folder
 from support.image_sources import ImageSet
@@ -312,9 +312,9 @@ class Read:
 
 
 def read_arrays(path: Path) -> Read:
-    """Read an npz file."""
-    source = open_npz(path, Preparation())
-    assert source is not None
+    """Read a file or folder of arrays."""
+    sources = (open_source(path, Preparation()) for open_source in SOURCE_KINDS.values())
+    source = next(filter(None, sources))
     with TemporaryDirectory() as folder:
         listing = source.read(Path(folder), lambda *_: None)
         pixels = np.concatenate(listing.pixels)

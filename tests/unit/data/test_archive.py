@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Preparation, load_data
+from lamina.data.load import SOURCE_KINDS
 from lamina.data.sources.archive import unpack
 from lamina.errors import DataError
 from support.image_sources import write_tar, write_zip
@@ -221,8 +222,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"lamina cannot load {path}. Expected the folder of the official CIFAR files, a NumPy"
-        " .npz, a table (CSV, TSV, Parquet, JSON lines), a folder of class folders or tables, or a"
+        f"lamina cannot load {path}. Expected {', '.join(SOURCE_KINDS)}, or a"
         " zip or tar of one of these. Use one of them, or one of cifar10, cifar100, mnist,"
         " fashion-mnist, shapes, shapes-attributes, shapes-pose."
     )
