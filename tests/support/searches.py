@@ -64,4 +64,4 @@ def open_again(search, folder) -> Trials:
     """The trials of a search, as another worker opens them."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = json.loads(json.dumps(search.to_json()))
-    return finish(open_trials(None, folder, settings, search.ranges))
+    return finish(open_trials(None, folder, settings))

@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from torch.quasirandom import SobolEngine
-
 from lamina.errors import NetError, RecipeError, RunError, check_type, suggest
 from lamina.studies.experiment_text import read_value
 from lamina.training.randomness import derive_seed
@@ -21,8 +19,6 @@ FIXED = ("seed", "patience", "metric", "aim", "lanes", "device", "precision")
 TUNED = {
     field.name: field.default for field in dataclasses.fields(Recipe) if field.name not in FIXED
 }
-FIRST = 10  # trials with evenly spread values, before TPE proposes any
-MOST_DRAWS = 1000  # of values, until no other trial has them
 
 Range: TypeAlias = Any
 """A distribution of Optuna: of numbers, of whole numbers, or of the values to choose from."""
@@ -136,55 +132,26 @@ def contains(span: Range, value: Any) -> bool:
     return has_type and _is_number(value) and span.low <= value <= span.high
 
 
-def find_values(ranges: Mapping[str, Range], point: Sequence[float]) -> dict[str, Any]:
-    """The values at a point in the unit cube, in which all listed values have equal shares."""
-    values: dict[str, Any] = {}
-    for (name, span), fraction in zip(ranges.items(), point, strict=True):
-        if hasattr(span, "choices"):
-            values[name] = span.choices[int(fraction * len(span.choices))]
-            continue
-        is_whole = isinstance(span.low, int)
-        end = span.high + is_whole
-        value = span.low + fraction * (end - span.low)
-        if span.log:
-            value = span.low * (end / span.low) ** fraction
-        values[name] = int(value) if is_whole else min(value, span.high)
-    return values
+def make_sampler(seed: int) -> Any:
+    """Optuna's TPE, with the random numbers of each trial derived from the seed and its number.
 
-
-def make_sampler(ranges: Mapping[str, Range], seed: int) -> Any:
-    """A sampler of values that no other trial has: first evenly spread (Sobol), then by TPE.
-
-    Optuna's ``QMCSampler`` does not support lists of values. All draws depend on the seed and the
-    number of the trial, so that no two workers draw the same values.
+    No two workers draw the same values, and a search that goes on does not begin again.
     """
     samplers = import_optuna().samplers
 
-    def make_tpe(what: str) -> Any:
+    def seed_tpe(what: str) -> Any:
         number = derive_seed(seed, what) % 2**32
-        return samplers.TPESampler(seed=number, n_startup_trials=FIRST, constant_liar=True)
+        return samplers.TPESampler(seed=number, multivariate=True, constant_liar=True)
 
     class Sampler(samplers.BaseSampler):  # type: ignore[misc, name-defined]
-        def infer_relative_search_space(self, *_: Any) -> Mapping[str, Range]:
-            return ranges
+        def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
+            return seed_tpe("").infer_relative_search_space(study, trial)
 
-        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
-            if not ranges:  # a function draws its values itself
-                return {}
-            points = SobolEngine(len(ranges), scramble=True, seed=seed)
-            points.fast_forward(trial.number)
-            others = [other.params for other in study.get_trials(deepcopy=False)]
-            tpe = make_tpe(f"trial {trial.number}")
-            # empty until enough trials have ended
-            values: dict[str, Any] = tpe.sample_relative(study, trial, search_space)
-            for _ in range(MOST_DRAWS):
-                if values and values not in others:
-                    break
-                values = find_values(ranges, points.draw()[0].tolist())
-            return values
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
+            return seed_tpe(f"trial {trial.number}").sample_relative(study, trial, search_space)
 
         def sample_independent(self, study: Any, trial: Any, param_name: str, span: Range) -> Any:
-            tpe = make_tpe(f"trial {trial.number} {param_name}")
+            tpe = seed_tpe(f"trial {trial.number} {param_name}")
             return tpe.sample_independent(study, trial, param_name, span)
 
     return Sampler()

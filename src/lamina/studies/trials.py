@@ -306,9 +306,7 @@ class Trials:
 
 
 @waiting
-def open_trials(
-    place: str | None, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
-) -> Trials:
+def open_trials(place: str | None, folder: Path, settings: Mapping[str, Any]) -> Trials:
     """Create the study of a search, or open it; ``RunError`` if it belongs to another search."""
     optuna = import_optuna()
     storage = open_storage(place, folder)
@@ -320,7 +318,7 @@ def open_trials(
         storage=storage,
         study_name=folder.name,
         direction="minimize" if metric.lower_is_better else "maximize",
-        sampler=make_sampler(ranges, settings["seed"]),
+        sampler=make_sampler(settings["seed"]),
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=least, reduction_factor=REDUCTION
         ),

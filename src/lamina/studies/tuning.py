@@ -297,7 +297,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
             )
     if storage is None:
         _create_folder(path, state)
-    trials = yield from open_trials(storage, path, settings, search.ranges)
+    trials = yield from open_trials(storage, path, settings)
     _create_folder(path, state)
     limits = yield from _agree_on_limits(search, limits, trials)
     yield from decisions
@@ -331,7 +331,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
 
 def _help(path: Path, search: Search, storage: str | None, expected: float) -> Events[None]:
     """Search in another process, until there is nothing to train."""
-    trials = yield from open_trials(storage, path, search.to_json(), search.ranges)
+    trials = yield from open_trials(storage, path, search.to_json())
     yield from iter_search(search, trials, expected, is_helper=True)
 
 
