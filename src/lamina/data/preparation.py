@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from lamina.errors import DataError
 from lamina.targets import KindName
-from lamina.values import Fraction, Range, check_fields, document_fields, explain_arguments
+from lamina.values import (
+    Fraction,
+    Range,
+    check_fields,
+    document_fields,
+    explain_arguments,
+    to_json_values,
+)
 
 Resize = Literal["crop", "pad", "stretch"]
 LabelFrom = Literal["folder", "parent", "filename"]
@@ -117,7 +124,7 @@ class Preparation:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                changed[field.name] = list(value) if isinstance(value, tuple) else value
+                changed[field.name] = to_json_values(value)
         return changed
 
 

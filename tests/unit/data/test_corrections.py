@@ -281,6 +281,14 @@ def test_what_changes_nothing_makes_no_other_copy(pets, tmp_path, monkeypatch):
     assert load_data(pets, first.preparation).fingerprint == first.fingerprint
 
 
+def test_a_stored_preparation_is_the_same_as_json_and_again() -> None:
+    pairs = (("a.png", "cat"), ("b.png", "exclude"))
+    preparation = Preparation(labels_from=(pairs, "more.csv"), group_from=pairs)
+    values = preparation.to_json()
+    assert json.loads(json.dumps(values)) == values
+    assert Preparation(**values) == preparation
+
+
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "'=a", "=a", " a "])
 def test_names_are_contained_as_they_are(tmp_path, name):
     cell = guard(name).replace('"', '""')
