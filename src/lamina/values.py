@@ -35,7 +35,6 @@ from lamina.errors import LaminaError, find_nearest, suggest
 
 Value = TypeVar("Value")
 
-MISMATCH = object()  # in place of a value that does not have the wanted type
 LARGEST_FLOAT = 2**1023  # integers below this are accepted where a float is expected
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
@@ -67,11 +66,15 @@ Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
 
 class _InvalidError(ValueError):
-    """A value, or a part of it, is invalid; ``hint`` is a sentence for messages to the user."""
+    """A value is invalid; ``hint`` is a sentence for the user.
 
-    def __init__(self, problem: str, hint: str = "") -> None:
+    ``mismatched`` is the path of a value that does not have its type, for unions.
+    """
+
+    def __init__(self, problem: str, hint: str = "", mismatched: str = "") -> None:
         super().__init__(problem)
         self.hint = hint
+        self.mismatched = mismatched
 
 
 def explain_arguments(
@@ -183,78 +186,61 @@ def _field_types(kind: Any) -> dict[str, Any]:
     return {field.name: types[field.name] for field in dataclasses.fields(kind)}
 
 
-def _convert(kind: Any, value: Any, path: str) -> Any:
+def _convert(kind: Any, value: Any, path: str, described: Any = None) -> Any:
+    """The value as ``kind``; messages describe ``described``, the type with its range."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
-    converted = _match(kind, value, path)
-    if converted is MISMATCH:
-        raise _expected(kind, value, path)
-    return converted
-
-
-def _match(kind: Any, value: Any, path: str) -> Any:
-    """The value as ``kind``, or ``MISMATCH``; raises ``_InvalidError`` for a part of it."""
     origin = get_origin(kind)
     arguments = get_args(kind)
-    if origin is Annotated:
-        converted = _match(arguments[0], value, path)
-        ranges = [note for note in arguments[1:] if isinstance(note, Range)]
-        if converted is MISMATCH or all(converted in allowed for allowed in ranges):
-            return converted
-        return MISMATCH
-    if origin in (UnionType, Union):
-        return _match_union(arguments, value, path)
-    if origin is Literal:
-        choices = [choice for choice in arguments if type(choice) is type(value)]
-        return value if value in choices else MISMATCH
-    if origin in (tuple, list, Sequence):
-        return _match_items(origin, arguments, value, path)
-    if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
-    if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
-        return float(value)
-    # bool is a subclass of int, but True is not a size: simple types must match exactly.
-    if kind in _NOUNS:
-        return value if type(value) is kind else MISMATCH
     plain_kind = origin or kind
-    if kind is Any or not isinstance(plain_kind, type) or isinstance(value, plain_kind):
+    described = described or kind
+    if origin is Annotated:
+        converted = _convert(arguments[0], value, path, described)
+        ranges = [note for note in arguments[1:] if isinstance(note, Range)]
+        if all(converted in allowed for allowed in ranges):
+            return converted
+    elif origin in (UnionType, Union):
+        return _convert_union(arguments, value, path, described)
+    elif origin is Literal:
+        if value in [choice for choice in arguments if type(choice) is type(value)]:
+            return value
+    elif origin in (tuple, list, Sequence):
+        if isinstance(value, tuple | list):
+            is_fixed = origin is tuple and arguments[-1] is not ...
+            kinds = arguments if is_fixed else arguments[:1] * len(value)
+            if len(kinds) == len(value):
+                parts = enumerate(zip(kinds, value, strict=True))
+                items = [_convert(part, item, f"{path}[{place}]") for place, (part, item) in parts]
+                return items if origin is list else tuple(items)
+    elif origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
+    elif kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
+        return float(value)
+    elif kind in _NOUNS:
+        # bool is a subclass of int, but True is not a size: simple types must match exactly.
+        if type(value) is kind:
+            return value
+    elif kind is Any or not isinstance(plain_kind, type) or isinstance(value, plain_kind):
         return value
-    if isinstance(value, Mapping) and hasattr(kind, "from_json"):
+    elif isinstance(value, Mapping) and hasattr(kind, "from_json"):
         try:
             return kind.from_json(value)
         except LaminaError as error:
             raise _InvalidError(f"{path}: {str(error).removesuffix('.')}") from error
-    if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
+    elif isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
         return _convert_fields(kind, value, path)
-    return MISMATCH
+    raise _expected(described, value, path)
 
 
-def _match_union(options: Iterable[Any], value: Any, path: str) -> Any:
+def _convert_union(options: Iterable[Any], value: Any, path: str, described: Any) -> Any:
     inside = None
     for option in options:
         try:
-            converted = _match(option, value, path)
+            return _convert(option, value, path)
         except _InvalidError as invalid:
-            inside = inside or invalid
-            continue
-        if converted is not MISMATCH:
-            return converted
-    if inside:
-        raise inside
-    return MISMATCH
-
-
-def _match_items(origin: Any, kinds: tuple[Any, ...], value: Any, path: str) -> Any:
-    if not isinstance(value, tuple | list):
-        return MISMATCH
-    if origin is not tuple or kinds[-1] is ...:
-        kinds = kinds[:1] * len(value)
-    if len(kinds) != len(value):
-        return MISMATCH
-    items = []
-    for place, (kind, item) in enumerate(zip(kinds, value, strict=True)):
-        items.append(_convert(kind, item, f"{path}[{place}]"))
-    return items if origin is list else tuple(items)
+            if invalid.mismatched != path:  # a part of the value does not match
+                inside = inside or invalid
+    raise inside or _expected(described, value, path)
 
 
 def _convert_fields(kind: Any, values: Any, path: str) -> Any:
@@ -283,7 +269,7 @@ def _expected(kind: Any, value: Any, path: str) -> _InvalidError:
     choices = [text.strip("'") for text in (*texts, last) if text.startswith("'")]
     if isinstance(value, str) and (nearest := find_nearest(value, choices)):
         hint = f" Did you mean {nearest}?"
-    return _InvalidError(f"{path} must be {expected}, got {reprlib.repr(value)}", hint)
+    return _InvalidError(f"{path} must be {expected}, got {reprlib.repr(value)}", hint, path)
 
 
 def _alternatives(kind: Any) -> list[str]:
