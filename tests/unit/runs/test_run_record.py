@@ -15,9 +15,10 @@ from support.runs import edit_json, refuses
 
 
 def test_a_folder_that_is_no_run_is_rejected(tmp_path):
-    where = f"No run named {tmp_path.name} in {tmp_path.parent}"
-    with refuses(f"{where}. Train one with lamina train."):
-        load_run(tmp_path)
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    with refuses(f"No run named notes in {tmp_path}. Train one with lamina train."):
+        load_run(folder)
 
 
 @pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1, "one", None])
