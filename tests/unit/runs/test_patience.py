@@ -39,6 +39,7 @@ def test_patience_ends_a_training_for_good(stop, tmp_path):
     reason = f"val accuracy has not improved since epoch {best + 1} (patience 2)"
     events = list(load_run(run.path).iter_train(data=WITH_VAL))
     assert events[1:2] == [EarlyEnd(len(rows), reason)]
+    assert run.end == reason
     assert [type(events[0]), events[2].split, len(events)] == [Resumed, "test", 3]
     assert digests(run) == digests(longer)
     (run.path / "report.json").unlink()

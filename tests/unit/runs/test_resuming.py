@@ -5,34 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from torch import nn
 
 from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.run import Run, find_dataset, load_run, make_training, resume_training
+from lamina.runs.run import Run, find_dataset, make_training, resume_training
 from lamina.training.loop import Training
 from support.runs import DATA, RECIPE, change_record, refuses, start
 from support.trainings import follow, same, weights
 
 
-def resume(run: Run, module: nn.Module | None = None) -> Training:
-    return resume_training(dataclasses.replace(run, module=module), DATA)
-
-
-@pytest.mark.parametrize("stop", [1, 3, 5])
-def test_a_run_resumes_from_its_files_to_the_same_weights(stop, tmp_path):
-    _, straight = start(tmp_path)
-    expected = follow(straight)
-    run, training = start(tmp_path)
-    for _, _event in zip(range(stop), training, strict=False):
-        pass
-    run.folder.save_checkpoint(training.checkpoint())
-    resumed = resume(load_run(run.path))
-    rest = follow(resumed)
-    assert [epoch.train_loss for epoch in rest] == [
-        epoch.train_loss for epoch in expected[2 - len(rest) :]
-    ]
-    assert same(weights(resumed), weights(straight))
+def resume(run: Run) -> Training:
+    return resume_training(run, DATA)
 
 
 def test_a_run_that_was_never_saved_begins_at_the_start(tmp_path):
@@ -75,17 +58,6 @@ def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
         "[3, 4]). Restore it from a copy, or delete it and history.jsonl and start over with lamina"
         " resume."
     )
-
-
-def test_a_module_of_ones_own_is_given_again(tmp_path):
-    module = nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
-    run, _ = start(tmp_path, net=module)
-    with pytest.raises(RunError, match=r"Pass it again with --net mine\.py:build\."):
-        resume(run)
-    assert resume(run, module=module).steps_done == 0
-    with_net, _ = start(tmp_path)
-    with pytest.raises(RunError, match="contains its net, tiny"):
-        resume(with_net, module=module)
 
 
 def test_a_training_made_again_gives_the_same_weights(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import threading
 import time
@@ -138,22 +137,6 @@ def test_a_time_limit_over_after_the_last_epoch_is_no_early_end(tmp_path):
     assert run.is_finished
 
 
-class Clocked(nn.Module):
-    """A module of one's own, which the end of the time limit must not lose."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(108, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.linear(images.flatten(1))
-
-
-def test_a_module_of_ones_own_is_evaluated_when_the_time_is_over(tmp_path):
-    run = start_run(DATA, Clocked(), RECIPE, runs_dir=tmp_path)
-    assert isinstance(list(run.iter_train(until=time.perf_counter()))[-1], Report)
-
-
 def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
     run = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path)
     report = run.train()
@@ -182,13 +165,3 @@ def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatc
             break
     assert load_run(run.path).folder.read_checkpoint().standing.steps_done == 3
     loop.close()
-
-
-def test_early_ends_by_patience_are_events_of_the_history(tmp_path):
-    recipe = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
-    run = start_run(WITH_VAL, NET, recipe, runs_dir=tmp_path)
-    run.train(progress=False)
-    *_, last = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
-    assert last == {"event": "end", "epoch": len(digests(run)), "reason": run.end}
-    assert run.is_finished
-    assert "has not improved" in run.end
