@@ -59,7 +59,7 @@ def sketch_differences(compared: Sequence[PairedComparison]) -> Markup:
     for value, anchor in ((low, "start"), (0.0, "middle"), (low + width, "end")):
         if 0 < abs(value) < 0.15 * width:  # its number would cover the 0
             continue
-        text = first.format(value, unit=value == low + width)
+        text = first.format(value, unit=value == 0)  # which is always drawn
         place_text = {"x": place(value), "y": height + 16, "text_anchor": anchor}
         shapes.append(shape("text", text, **place_text, fill="currentColor"))
     bottom = height + 24
