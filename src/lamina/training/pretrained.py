@@ -110,11 +110,7 @@ PACKAGED = "packaged"
 lamina[pretrained]."""
 HUB_FILE = "model.safetensors"
 IN_PYTHON = " (in Python, the argument weights of find_net)"
-HUB_PREFIX = "models--timm--"  # of folders of timm nets in the hub's cache
 HUB_TIMEOUT_SECONDS = 10
-SMALL_BYTES = 10_000_000, 50_000_000
-"""Sizes of cached weights to consider by default: smaller nets are tests, larger nets are slow on a
-CPU."""
 
 RECIPES = {
     "default": Recipe(
@@ -219,23 +215,14 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
 
 
 def find_all_at_hand() -> tuple[TimmNet, ...]:
-    """The default nets, cheapest first: the packaged nets, else a small net from the hub's cache.
+    """The packaged nets, cheapest first.
 
-    Does not read packaged weights; :meth:`TimmNet.module` reads and checks them.
+    Reads no weights; :meth:`TimmNet.module` reads and checks them.
     """
     if importlib.util.find_spec("timm") is None:
         return ()
-    packaged = [package for package in PACKAGES if package.find() is not None]
-    if packaged:
-        return tuple(TimmNet(package.net, PACKAGED, package.digest) for package in packaged)
-    least, most = SMALL_BYTES
-    files = find_cached()
-    sizes = {name: file.stat().st_size for name, file in files.items()}
-    small = [name for name, size in sizes.items() if least <= size <= most]
-    if not small:
-        return ()
-    name = min(small, key=sizes.__getitem__)
-    return (_check_weights(name, PRETRAINED, files[name]),)
+    packages = [package for package in PACKAGES if package.find() is not None]
+    return tuple(TimmNet(package.net, PACKAGED, package.digest) for package in packages)
 
 
 @contextmanager
@@ -252,22 +239,6 @@ def reading_ahead() -> Iterator[None]:
     thread.start()
     yield
     thread.join()
-
-
-def find_cached() -> dict[str, Path]:
-    """Weight files in the hub's cache, by name of the net. Does not use the network."""
-    if importlib.util.find_spec("timm") is None:
-        return {}
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    names = sorted(
-        folder.name.removeprefix(HUB_PREFIX) for folder in Path(HF_HUB_CACHE).glob(f"{HUB_PREFIX}*")
-    )
-    # timm's organization also publishes nets that timm does not have.
-    known = set(import_timm().list_pretrained()) if names else set()
-    files = {name: find_pretrained(name) for name in names if name in known}
-    return {name: file for name, file in files.items() if file is not None}
 
 
 def find_pretrained(name: str) -> Path | None:
