@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lamina.targets import KindName
 from tools.markdown import code_spans, row, table_of
-from tools.schemas import DRAFT, Schema, add_fields, describe_class, describe_fields, describe_type
+from tools.schemas import DRAFT, Schema, add_fields, describe_class
 from tools.source_links import write_if_changed
 
 
@@ -29,6 +28,7 @@ def describe_schemas() -> dict[str, Schema]:
     """The schema of each JSON file of a run and of the cache, by its name."""
     from lamina.data import Dataset, cache
     from lamina.evaluation.calibration import Calibration
+    from lamina.evaluation.report import Report
     from lamina.runs.record import FORMAT, RunRecord
     from lamina.training.checkpoint import Standing
 
@@ -56,29 +56,11 @@ def describe_schemas() -> dict[str, Schema]:
     add_fields(copy, state)
     return {
         "run": record,
-        "report": describe_reports(),
+        "report": describe_class(Report, "report.json"),
         "calibration": describe_class(Calibration, "calibration.json"),
         "checkpoint": describe_class(Standing, "values in the metadata of state.safetensors"),
         "splits": SPLITS,
         "cache": copy,
-    }
-
-
-def describe_reports() -> Schema:
-    from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
-
-    parts: dict[str, Schema] = {}
-    reports = {
-        report.__name__: describe_fields(report, parts)
-        for report in (ClassReport, LabelReport, NumberReport)
-    }
-    for report in reports.values():
-        report["properties"] = {"kind": describe_type(KindName, {}), **report["properties"]}
-    return {
-        "$schema": DRAFT,
-        "title": "report.json",
-        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in reports],
-        "$defs": {**reports, **parts},
     }
 
 
@@ -100,6 +82,7 @@ def describe_files(schemas: dict[str, Schema], version: int, cache: Any) -> Iter
         yield row([f"`{name}`", form, contents, link])
     for name, heading in (
         ("run", "run.json"),
+        ("report", "report.json"),
         ("calibration", "calibration.json"),
         ("checkpoint", "Metadata of state.safetensors"),
     ):
@@ -117,15 +100,6 @@ def describe_files(schemas: dict[str, Schema], version: int, cache: Any) -> Iter
             yield f"**{part}**: {code_spans(inner.get('description', ''))}"
             yield ""
             yield from table_of(inner)
-    yield ""
-    yield "### report.json"
-    yield ""
-    yield "A `ClassReport`, `LabelReport` or `NumberReport`. `kind` has the kind of target."
-    for part, inner in schemas["report"]["$defs"].items():
-        yield ""
-        yield f"**{part}**: {code_spans(inner.get('description', ''))}"
-        yield ""
-        yield from table_of(inner)
     yield ""
     yield "### history.jsonl"
     yield ""

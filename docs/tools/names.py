@@ -62,9 +62,8 @@ GROUPS = {
         "lamina.insight.explaining.measure_faithfulness",
     ),
     "Results": (
-        "lamina.evaluation.reports.ClassReport",
-        "lamina.evaluation.reports.LabelReport",
-        "lamina.evaluation.reports.NumberReport",
+        "lamina.evaluation.report.Row",
+        "lamina.evaluation.report.Baseline",
         "lamina.evaluation.paired_comparison.PairedComparison",
         "lamina.studies.ablation.Ablation",
         "lamina.studies.cross_validation.Folds",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lamina.evaluation.evaluating import evaluate
     from lamina.evaluation.predictions import Prediction
     from lamina.evaluation.predictor import Predictor
-    from lamina.evaluation.reports import Report
+    from lamina.evaluation.report import Report
     from lamina.nets import Net, parse_net, summarize
     from lamina.runs.progress import show_progress
     from lamina.runs.run import Run, list_runs, load_run
@@ -63,7 +63,7 @@ _PACKAGES = {
     "lamina.evaluation.evaluating": ("evaluate",),
     "lamina.evaluation.predictions": ("Prediction",),
     "lamina.evaluation.predictor": ("Predictor",),
-    "lamina.evaluation.reports": ("Report",),
+    "lamina.evaluation.report": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.progress": ("show_progress",),
     "lamina.runs.run": ("Run", "list_runs", "load_run"),

@@ -26,6 +26,9 @@ yes or every label; the frequency of each label; the labels with the highest mic
 or means of the numbers."""
 
 
+TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy
+
+
 @dataclass(frozen=True, eq=False)
 class Metric:
     """A metric that may be the score.
@@ -38,7 +41,10 @@ class Metric:
         values: ``scores``, such as probabilities, or predictions (``chosen``).
         columns: ``all`` columns at once; ``each`` column, for the mean of the columns in which the
             metric is defined; or the ``last`` column (yes).
-        baselines: the kinds of target that the metric fits; for each, the best constant prediction.
+        baselines: the kinds of target whose score the metric may be; for each, the best constant
+            prediction.
+        reported: the kinds of target whose reports show the metric.
+        rows: the kinds of target whose reports show it for each class, label or number.
         lower_is_better: whether a lower value is better.
         bounds: the smallest and the largest possible value.
     """
@@ -49,6 +55,8 @@ class Metric:
     values: Literal["scores", "chosen"]
     columns: Literal["all", "each", "last"]
     baselines: Mapping[str, Constant]
+    reported: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
     lower_is_better: bool = False
     bounds: tuple[float, float] = (0.0, 1.0)
 
@@ -71,6 +79,20 @@ def _average(values: Shaped[Tensor, " n"]) -> Part:
 
 def _accuracy(chosen: Tensor, truth: Tensor) -> Part:
     return _average((chosen == truth).all(dim=1))
+
+
+def _top5_accuracy(scores: Tensor, truth: Tensor) -> Part | None:
+    if scores.shape[1] < TOP5_CLASSES:
+        return None
+    likely = scores.topk(5, dim=1).indices
+    return _average(truth.gather(1, likely).any(dim=1))
+
+
+def _precision(chosen: Tensor, truth: Tensor) -> Part | None:
+    predicted = int(chosen.sum())
+    if not predicted:
+        return None
+    return _divide((chosen & truth).sum(dim=1), chosen[:, 0], predicted)
 
 
 def _recall(chosen: Tensor, truth: Tensor) -> Part | None:
@@ -152,13 +174,39 @@ def _r2(numbers: Tensor, truth: Tensor) -> Part | None:
 
 
 _CLASSES: dict[str, Constant] = {"single-label": "majority", "binary": "majority"}
+_LABELED = ("single-label", "binary", "multi-label")
 
 # For each kind of target, the default comes first.
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "accuracy", _accuracy, "chosen", "all", _CLASSES),
-        Metric("balanced_accuracy", "balanced accuracy", _recall, "chosen", "each", _CLASSES),
+        Metric(
+            "accuracy",
+            "accuracy",
+            _accuracy,
+            "chosen",
+            "all",
+            _CLASSES,
+            reported=("single-label", "binary"),
+        ),
+        Metric(
+            "top5_accuracy",
+            "top-5 accuracy",
+            _top5_accuracy,
+            "scores",
+            "all",
+            {},
+            reported=("single-label",),
+        ),
+        Metric(
+            "balanced_accuracy",
+            "balanced accuracy",
+            _recall,
+            "chosen",
+            "each",
+            _CLASSES,
+            reported=("single-label", "binary"),
+        ),
         Metric(
             "mean_average_precision",
             "mean average precision",
@@ -166,12 +214,29 @@ METRICS: dict[str, Metric] = {
             "scores",
             "each",
             {"multi-label": "frequencies", "single-label": "majority"},
+            reported=("multi-label",),
+        ),
+        Metric("precision", "precision", _precision, "chosen", "each", {}, rows=_LABELED),
+        Metric("recall", "recall", _recall, "chosen", "each", {}, rows=_LABELED),
+        Metric(
+            "macro_f1",
+            "macro F1",
+            _f1,
+            "chosen",
+            "each",
+            {**_CLASSES, "multi-label": "positive"},
+            reported=("multi-label",),
         ),
         Metric(
-            "macro_f1", "macro F1", _f1, "chosen", "each", {**_CLASSES, "multi-label": "positive"}
+            "micro_f1",
+            "micro F1",
+            _f1,
+            "chosen",
+            "all",
+            {"multi-label": "frequent"},
+            reported=("multi-label",),
         ),
-        Metric("micro_f1", "micro F1", _f1, "chosen", "all", {"multi-label": "frequent"}),
-        Metric("f1", "F1", _f1, "chosen", "last", {"binary": "positive"}),
+        Metric("f1", "F1", _f1, "chosen", "last", {"binary": "positive"}, rows=_LABELED),
         Metric(
             "average_precision",
             "average precision",
@@ -179,9 +244,17 @@ METRICS: dict[str, Metric] = {
             "scores",
             "last",
             {"binary": "majority"},
+            reported=("binary",),
+            rows=("multi-label",),
         ),
         Metric(
-            "auc", "ROC AUC", _roc_auc, "scores", "each", {**_CLASSES, "multi-label": "frequencies"}
+            "auc",
+            "ROC AUC",
+            _roc_auc,
+            "scores",
+            "each",
+            {**_CLASSES, "multi-label": "frequencies"},
+            reported=("binary",),
         ),
         Metric(
             "mean_absolute_error",
@@ -190,6 +263,8 @@ METRICS: dict[str, Metric] = {
             "scores",
             "each",
             {"regression": "medians"},
+            reported=("regression",),
+            rows=("regression",),
             lower_is_better=True,
             bounds=(0.0, math.inf),
         ),
@@ -200,6 +275,7 @@ METRICS: dict[str, Metric] = {
             "scores",
             "each",
             {"regression": "means"},
+            rows=("regression",),
             lower_is_better=True,
             bounds=(0.0, math.inf),
         ),
@@ -210,7 +286,11 @@ METRICS: dict[str, Metric] = {
             "scores",
             "each",
             {"regression": "means"},
+            rows=("regression",),
             bounds=(-math.inf, 1.0),
         ),
     )
 }
+
+SCORES = tuple(name for name, metric in METRICS.items() if metric.baselines)
+"""The metrics that may be the score."""

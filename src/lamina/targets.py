@@ -171,8 +171,10 @@ class Score:
         metric = METRICS.get(self.name)
         return self.name if metric is None else metric.title
 
-    def format(self, value: float, decimals: int = 2) -> str:
-        """A value of this metric as text: a percentage, or four digits."""
+    def format(self, value: float | None, decimals: int = 2) -> str:
+        """A value of this metric as text: a percentage, or four digits; ``None`` as a dash."""
+        if value is None:
+            return "–"
         return f"{100 * value:.{decimals}f} %" if self.is_fraction else f"{value:.4g}"
 
     def __str__(self) -> str:

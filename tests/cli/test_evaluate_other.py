@@ -35,7 +35,12 @@ def train_briefly(data: Path, folder: Path) -> Path:
 
 def test_all_images_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_path):
     status, report, printed = evaluate_on(write_images(tmp_path / "other", 15, seed=5))
-    assert (status, report["images"], report["split"], report["accuracy"]) == (0, 30, "test", 1.0)
+    assert (status, report["images"], report["split"], report["metrics"]["accuracy"]) == (
+        0,
+        30,
+        "test",
+        1.0,
+    )
     assert "data: other (as requested): 30 test; 3×12×12\n" in printed
     assert "splits: none; all images are test\n" in printed
 
@@ -61,7 +66,7 @@ def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
     write_images(tmp_path / "other" / "test", 6, seed=5)
     for _ in range(2):  # the second time from the cache
         status, report, printed = evaluate_on(tmp_path / "other")
-        assert (status, report["images"], report["split"], report["accuracy"]) == (
+        assert (status, report["images"], report["split"], report["metrics"]["accuracy"]) == (
             0,
             12,
             "test",
@@ -79,7 +84,8 @@ def test_one_class_alone_is_evaluated_as_the_class_of_that_name(evaluate_on, tmp
     other = write_images(tmp_path / "other", 9, seed=5)
     shutil.rmtree(other / "bright")
     status, report, _ = evaluate_on(other)
-    assert (status, report["accuracy"], report["confusion"]) == (0, 1.0, [[0, 0], [0, 9]])
+    assert (status, report["metrics"]["accuracy"], report["errors"]) == (0, 1.0, [])
+    assert [row["images"] for row in report["rows"]] == [0, 9]
 
 
 def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path):
@@ -99,7 +105,7 @@ def test_unknown_classes_are_left_out_if_asked(evaluate_on, tmp_path):
     (other / "dark").rename(other / "Darkk")
     assert "Darkk (did you mean dark?). Rename them" in evaluate_on(other)[2]
     status, report, printed = evaluate_on(other, "--unknown", "ignore")
-    assert (status, report["images"], report["accuracy"]) == (0, 9, 1.0)
+    assert (status, report["images"], report["metrics"]["accuracy"]) == (0, 9, 1.0)
     assert "Left out images of classes that the model does not have: Darkk (9)" in printed
     strange = write_images(tmp_path / "strange", 2, seed=5)
     for name in ("dark", "bright"):
@@ -131,7 +137,7 @@ def test_a_table_is_evaluated_with_its_columns_named(evaluate_on, tmp_path):
     assert evaluate_on(other / "t.csv")[0] == 2
     columns = ("--image-column", "where", "--label-column", "what")
     status, report, _ = evaluate_on(other / "t.csv", *columns)
-    assert (status, report["images"], report["accuracy"]) == (0, 10, 1.0)
+    assert (status, report["images"], report["metrics"]["accuracy"]) == (0, 10, 1.0)
 
 
 def test_data_of_the_run_are_evaluated_on_what_was_held_out(tmp_path, evaluate_on):
@@ -181,7 +187,7 @@ def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
     )
     status, report, _ = evaluate_on(other, run=run)
     assert status == 0
-    assert [(label["name"], label["support"]) for label in report["labels"]] == [
+    assert [(row["name"], row["images"]) for row in report["rows"]] == [
         ("any", 1),
         ("bright", 0),
         ("dark", 8),

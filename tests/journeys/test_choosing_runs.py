@@ -185,10 +185,10 @@ def test_training_that_makes_a_fitted_head_worse_is_taken_back(tmp_path):
     events = list(run.iter_train(data=bright(16)))
     (remark,) = [event for event in events if isinstance(event, Remark)]
     assert re.match(r"head: kept, because val accuracy is \d+\.00 % with it, and ", str(remark))
-    assert run.report.accuracy > 0.9
+    assert run.report.metrics["accuracy"] > 0.9
     last = [event for event in events if isinstance(event, Epoch)][-1]
     assert last.score.value > 0.9
-    assert run.evaluate(data=bright(16)).accuracy > 0.9
+    assert run.evaluate(data=bright(16)).score.value > 0.9
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
     assert " at 16 px (the images are 8 px), about 1 epoch in " in decision.value
     run = load_run(tmp_path / "mine")
     assert run.record.in_shape == (3, 16, 16)
-    assert run.evaluate(data=dataset).accuracy == events[-1].accuracy
+    assert run.evaluate(data=dataset).score.value == events[-1].score.value
 
 
 def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_that_are_given(

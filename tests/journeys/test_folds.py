@@ -47,7 +47,7 @@ def test_folds_and_one_model_on_all_images_are_trained(study, image_set):
     folder, (*_, last) = study
     runs = [load_run(folder / f"fold-{fold}") for fold in (1, 2, 3)]
     assert last["event"] == "folds"
-    assert last["scores"] == [run.report.accuracy for run in runs]
+    assert last["scores"] == [run.report.metrics["accuracy"] for run in runs]
     assert last["score"] == pytest.approx(np.mean(last["scores"]))  # of folds of one size
     assert last["interval"][0] <= last["score"] <= last["interval"][1]
     assert last["run"] == str(folder / "final")
@@ -64,7 +64,7 @@ def test_folds_and_one_model_on_all_images_are_trained(study, image_set):
         assert list(np.array(outputs.names)[are_held_out]) == list(held_out.names)
         np.testing.assert_array_equal(outputs.logits[are_held_out], held_out.logits)
         accuracy = (held_out.logits.argmax(axis=1) == held_out.targets).mean()
-        assert run.report.accuracy == pytest.approx(accuracy)
+        assert run.report.metrics["accuracy"] == pytest.approx(accuracy)
     listed = run_lamina("runs", "--json", "--runs-dir", folder.parent)
     names = ("fold-1", "fold-2", "fold-3", "final")
     assert {row["run"] for row in events(listed.stdout)} == {str(folder / name) for name in names}
@@ -99,7 +99,10 @@ def test_folds_are_advised_once_for_few_images(workplace, image_set):
 
 def test_a_fold_s_run_is_a_run_like_any_other(runs, image_set):
     done = run_well("evaluate", runs / "fold-2", "--json")
-    assert events(done.stdout)[-1]["accuracy"] == load_run(runs / "fold-2").report.accuracy
+    assert (
+        events(done.stdout)[-1]["metrics"]["accuracy"]
+        == load_run(runs / "fold-2").report.metrics["accuracy"]
+    )
     assert "fold 2 of 3 held out as test" in done.stderr
     other = run_lamina("evaluate", runs / "fold-2", "--data", image_set / "test", "--json")
     # no fold of other data is held out
@@ -209,7 +212,7 @@ def test_folds_are_in_the_table(workplace, image_set):
     for fold in ("1", "2", "3"):
         own = [row for row in rows if row["fold"] == fold]
         right = np.mean([row["target"] == row["predicted"] for row in own])
-        assert right == pytest.approx(load_run(f"runs/cv/fold-{fold}").report.accuracy)
+        assert right == pytest.approx(load_run(f"runs/cv/fold-{fold}").report.metrics["accuracy"])
     run_well("evaluate", "runs/cv/fold-2", "--output", "two.csv")
     assert {row["fold"] for row in read_rows(Path("two.csv"))} == {"2"}
     run_well("evaluate", "runs/cv", "--data", image_set / "train", "--output", "new.csv")

@@ -115,15 +115,15 @@ def test_a_run_holds_the_curves_and_the_report_of_its_kind(runs, kind):
     report = json.loads((runs[kind] / "report.json").read_text())
     assert json.loads((runs[kind] / "run.json").read_text())["task"]["kind"] == kind
     if kind == "multi-label":
-        assert [label["name"] for label in report["labels"]] == list(ATTRIBUTES)
-        assert report["labels"][3]["f1"] > 0.9
+        assert [row["name"] for row in report["rows"]] == list(ATTRIBUTES)
+        assert report["rows"][3]["metrics"]["f1"] > 0.9
     elif kind == "regression":
-        assert report["numbers"][1]["mean_absolute_error"] < report["numbers"][1]["baseline_error"]
+        assert report["score"]["value"] < report["baseline"]["value"]
     elif kind == "binary":
-        assert report["question"]["name"] == "is it warm?"
-        assert report["question"]["roc_auc"] > 0.9
+        assert [row["name"] for row in report["rows"]] == ["no", "yes"]
+        assert report["metrics"]["auc"] > 0.9
     else:
-        assert 0 < report["balanced_accuracy"] < 1
+        assert 0 < report["metrics"]["balanced_accuracy"] < 1
 
 
 def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):

@@ -57,12 +57,11 @@ def test_a_report_of_a_model_like_the_baseline_says_so(workplace):
     )
     trained = run_lamina("train", "Flatten(), Output()", "--data", folder, "--epochs", "1")
     report = trained.stdout.split("\n\n")[1].splitlines()
-    assert report[0].endswith(" than the baseline (always cat).")
+    assert report[0].startswith("test accuracy ")
+    assert report[1].endswith(" than the baseline (always cat).")
     assert (
-        report[1]
-        == "90.0 % of the images are cat, so accuracy is misleading; the baseline has a balanced"
-        " accuracy of 50.0 %. To raise the balanced accuracy, train with class_weights; set metric"
-        " to balanced_accuracy to score by it."
+        report[2]
+        == "90.0 % of the images are cat, so accuracy is misleading. To raise the balanced"
+        " accuracy, train with class_weights; set metric to balanced_accuracy to score by it."
     )
-    assert report[2].startswith("test accuracy ")
     assert report[3].startswith("baseline (always cat): 90.0 %, gain ")

@@ -22,7 +22,6 @@ from lamina.deploy.report_images import IMAGES_BYTES, MOST_OF_CELL, Evidence, sh
 from lamina.deploy.report_page import build_report_page
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.words import list_lines
 from lamina.runs.start import start_run
 from lamina.text import escape
 from lamina.training.events import Diagnosis
@@ -99,7 +98,7 @@ def test_each_link_leads_somewhere_and_each_name_is_used_once(pages, kind):
 def test_a_page_says_what_the_report_says(report_runs, pages, kind):
     run, _ = report_runs[kind]
     text = " ".join(Outline(pages[kind]).texts)
-    for line in list_lines(run.report):
+    for line in (run.report.headline(), *run.report.details()):
         assert line in text
     for part in (
         "Training",
@@ -122,7 +121,7 @@ def test_a_cell_opens_the_images_that_were_confused(report_runs, pages):
     cells = dict(re.findall(r'<div class="cell" id="(cell-\d+)">(.*?)<p><a', page, re.DOTALL))
     links = re.findall(r'<a href="#(cell-\d+)" aria-label="[^"]*">([\d,]+)</a>', page)
     assert len(links) == len(cells) > 1
-    counts = np.array(run.report.confusion)
+    counts = np.array(run.report.confusion())
     assert 0 < counts.trace() < counts.sum()
     assert sorted(int(number) for _, number in links) == sorted(counts[counts > 0].tolist())
     expected = {
@@ -237,7 +236,14 @@ def test_the_page_and_the_card_give_the_same_facts(report_runs, kind):
     card = re.sub(r"\\(?=[^\w\s])", "", build_card(run))
     page = " ".join(Outline(build_report_page(run, dataset)).texts)
     for fact in map(
-        escape, (facts.about, *list_lines(run.report), *facts.diagnoses, *facts.origin.values())
+        escape,
+        (
+            facts.about,
+            run.report.headline(),
+            *run.report.details(),
+            *facts.diagnoses,
+            *facts.origin.values(),
+        ),
     ):
         assert fact.replace("\\", "") in card.replace("\\", "")
         assert fact in page

@@ -36,7 +36,7 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     *rest, last = events(done.stdout)
     names = ["runs/first-seed5", "runs/first-seed6"]
     reports = [load_run(name).report for name in names]
-    scores = [report.accuracy for report in reports]
+    scores = [report.metrics["accuracy"] for report in reports]
     stored = [load_run(name) for name in names]
     table = np.stack([score_images(run.task, run.outputs["test"]) for run in stored])
     expected = mean_interval(scores)

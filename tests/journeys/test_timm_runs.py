@@ -82,7 +82,7 @@ def test_a_run_of_timms_net_is_used_resumed_and_verified(workplace, image_set, f
     assert f"There is no file {file}." in capsys.readouterr().err
     assert main(["evaluate", str(run), "--json"]) == 0
     (report,) = events(capsys.readouterr().out)
-    assert report["accuracy"] == result["test_accuracy"]
+    assert report["metrics"]["accuracy"] == result["test_accuracy"]
     words = ["train", "--start-from", str(run), "--epochs", "1", "--name", "longer", "--json"]
     assert main(words) == 0
     printed = events(capsys.readouterr().out)
@@ -114,7 +114,7 @@ def test_packaged_weights_are_taken_without_a_network(workplace, image_set, caps
     assert [event["same"] for event in events(capsys.readouterr().out)] == [True, True, True]
     assert main(["evaluate", "runs/few", "--json"]) == 0
     (report,) = events(capsys.readouterr().out)
-    assert report["accuracy"] == result["test_accuracy"]
+    assert report["metrics"]["accuracy"] == result["test_accuracy"]
 
 
 def test_random_weights_need_no_file_and_no_network(workplace, image_set, capsys):

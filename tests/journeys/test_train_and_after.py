@@ -74,7 +74,7 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
 
     evaluated = run_well("evaluate", run, "--json")
     (report,) = events(evaluated.stdout)
-    assert report["accuracy"] == result["test_accuracy"]
+    assert report["metrics"]["accuracy"] == result["test_accuracy"]
     assert report["images"] == 20
 
     bright, dark = image_set / "test/bright/0.png", image_set / "test/dark/1.png"
@@ -205,7 +205,7 @@ def test_images_without_test_are_evaluated_on_val(workplace, tmp_path):
     done = run_well(
         "train", "mlp", "--data", tmp_path / "halves", "--epochs", "2", "--name", "first", "--json"
     )
-    assert events(done.stdout)[-1]["val_accuracy"] == load_run("first").report.accuracy
+    assert events(done.stdout)[-1]["val_accuracy"] == load_run("first").report.metrics["accuracy"]
 
 
 def test_a_tenth_becomes_val_unless_recipe_or_share_differ(workplace, tmp_path):

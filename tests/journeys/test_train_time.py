@@ -15,7 +15,7 @@ import pytest
 from lamina import Preparation, load_data, load_run, zoo
 from lamina.cli.session import play
 from lamina.cli.terminal import Terminal
-from lamina.evaluation.reports import Report
+from lamina.evaluation.report import Report
 from support.commands import (
     events,
     run_from_now,
@@ -139,7 +139,7 @@ def test_a_body_is_chosen_from_the_weights_at_hand_and_compared_with_a_trial_fro
     assert [path.name for path in Path("runs").iterdir()] == ["mine"]
     run = load_run("runs/mine")
     assert len(run.record.considered) == len(considered["candidates"])
-    assert run.report.accuracy == 1
+    assert run.report.metrics["accuracy"] == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -87,7 +87,7 @@ def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
         }
         assert len(runs[name].folder.read_epochs()) == 2
     metrics = runs["metrics"].report
-    assert metrics.accuracy <= metrics.metrics["top_2"] <= 1
+    assert metrics.metrics["accuracy"] <= metrics.metrics["top_2"] <= 1
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -43,7 +43,7 @@ def test_values_of_many_classes_have_a_short_repr(training):
         f"Outputs(test: logits ({MANY}, {MANY}), targets, names)",
     ]
     assert repr(find_net("cnn-s")) == "NetChoice(name='cnn-s', origin=None)"
-    assert repr(report) == f"ClassReport(train {report.score}, {MANY} images)"
+    assert repr(report) == f"Report(train {report.score}, {MANY} images)"
     (prediction,) = predictor.predict(images.pixels[0])
     assert (
         repr(prediction) == f"Prediction('image 0': {prediction.predicted}"

@@ -11,7 +11,7 @@ from tyro.conf import arg
 from lamina.cli.options import Device, Jobs, Json, RunsFolder, TrainingData
 from lamina.cli.parsing import Given
 from lamina.data.preparation import Preparation
-from lamina.metrics import METRICS
+from lamina.metrics import SCORES
 from lamina.training.recipe import Recipe
 
 
@@ -70,7 +70,7 @@ class RecipeFields(Given):
         "device",
     )
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
-    types: ClassVar = {"metric": Literal.__getitem__(tuple(METRICS))}  # not your own functions
+    types: ClassVar = {"metric": Literal.__getitem__(SCORES)}  # not your own functions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,7 +115,7 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
     epochs = [row for row in history if row["event"] == "epoch"]
     scores = {}
     if report is not None:
-        scores = report.headline()
+        scores = report.values()
     terminal.emit(
         "run",
         run=str(run.path),

@@ -20,7 +20,7 @@ from lamina.data.held_out import advise_folds
 from lamina.errors import plural
 from lamina.evaluation.calibration import LEAST_IMAGES
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.evaluation.reports import Report
+from lamina.evaluation.report import Report
 from lamina.runs.course import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run, load_run
@@ -241,7 +241,7 @@ def _print_report(run: Run, dataset: Dataset, terminal: Terminal) -> dict[str, A
         return {}
     terminal.say("", *str(report).split("\n"))
     _save_curves(run, report)
-    values: dict[str, Any] = {**report.headline()}
+    values: dict[str, Any] = {**report.values()}
     if report.baseline is not None:
         values["baseline"] = dataclasses.asdict(report.baseline)
     terminal.say(

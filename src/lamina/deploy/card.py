@@ -9,11 +9,10 @@ from typing import Any
 
 from lamina.deploy.facts import collect_facts
 from lamina.deploy.templates import open_templates
-from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
-from lamina.evaluation.words import list_lines
+from lamina.evaluation.report import Report
 from lamina.markup import Markup
 from lamina.runs.run import Run
-from lamina.targets import MULTI_LABEL, REGRESSION
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Score
 from lamina.text import escape
 from lamina.training.pretrained import PRETRAINED
 
@@ -25,6 +24,7 @@ DATA_SETS = {
     "fashion-mnist": "zalando-datasets/fashion_mnist",
 }
 METRICS = ("accuracy", "f1", "mae")  # these have a page at https://hf.co/metrics
+HUB_NAMES = {"micro_f1": "f1", "mean_absolute_error": "mae"}
 NAMED_CLASSES = 50
 
 
@@ -54,17 +54,17 @@ def build_card(run: Run) -> str:
         heads, rows = report.table()
         rule = [_keep("---"), *(_keep("---:") for _ in heads[1:])]
         values["images"] = f"{report.images:,}"
-        values["lines"] = [*facts.verdict, *list_lines(report)]
+        values["lines"] = [report.headline(), *report.lines()]
         values["rows"] = [_write_row(row) for row in (heads, rule, *rows)]
-    if isinstance(report, ClassReport):
-        recall, name, support = min(
-            (scores.recall, scores.name, scores.support)
-            for scores in report.classes
-            if scores.recall is not None
+    if report is not None and kind in (SINGLE_LABEL, BINARY):
+        recall, name, images = min(
+            (recall, row.name, row.images)
+            for row in report.rows
+            if (recall := row.metrics["recall"]) is not None
         )
         if recall < 1:
-            values["lowest"] = f"{name}, {100 * recall:.1f} % of {support:,} images."
-        values["absent"] = ", ".join(scores.name for scores in report.classes if not scores.support)
+            values["lowest"] = f"{name}, {100 * recall:.1f} % of {images:,} images."
+        values["absent"] = ", ".join(row.name for row in report.rows if not row.images)
     return open_templates(quote).get_template("card.md").render(values)
 
 
@@ -112,25 +112,16 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
 
 
 def _collect_metrics(report: Report) -> list[tuple[str, str, float]]:
+    """Hugging Face's name, the title and the value of each metric."""
+    values = {report.score.name: report.score.value, **report.metrics}
     metrics = []
-    chosen = report.chosen_score
-    if chosen is not None:
-        metrics.append((chosen.name, chosen.title, chosen.value))
-    match report:
-        case ClassReport():
-            metrics += [
-                ("accuracy", "accuracy", report.accuracy),
-                ("balanced_accuracy", "balanced accuracy", report.balanced_accuracy),
-                ("expected_calibration_error", "calibration error", report.calibration_error),
-            ]
-        case LabelReport():
-            metrics += [
-                ("mean_average_precision", "mean average precision", report.mean_average_precision),
-                ("f1", "micro F1", report.micro_f1),
-            ]
-        case NumberReport():
-            metrics.append(("mae", "mean absolute error", report.mean_absolute_error))
-    return list(dict.fromkeys(metrics))
+    for name, value in values.items():
+        if value is not None:
+            metrics.append((HUB_NAMES.get(name, name), Score(name, value).title, value))
+    if report.calibration_error is not None:
+        error = report.calibration_error
+        metrics.append(("expected_calibration_error", "calibration error", error))
+    return metrics
 
 
 def _write_row(cells: Sequence[str]) -> Markup:

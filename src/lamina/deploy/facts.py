@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lamina.evaluation.words import find_verdict
 from lamina.runs.run import Run
 from lamina.text import shorten
 from lamina.training.events import Diagnosis
@@ -51,6 +50,9 @@ def collect_facts(run: Run) -> Facts:
     custom = {}
     if record.parts:
         custom["custom functions"] = ", ".join(map(": ".join, record.parts.items()))
+    verdict = [NOT_EVALUATED]
+    if report is not None:
+        verdict = [] if report.is_better else report.verdict()
     return Facts(
         name=run.path.resolve().name,
         about=(
@@ -59,7 +61,7 @@ def collect_facts(run: Run) -> Facts:
             f" {record.task.kind.describe(record.task.target_names)}. Trained on {record.data.name}"
             f" with lamina {record.versions.get('lamina', '')} on {record.created[:10]}.{ended}"
         ),
-        verdict=[NOT_EVALUATED] if report is None else find_verdict(report),
+        verdict=verdict,
         diagnoses=[
             f"{diagnosis.kind} (epoch {diagnosis.epoch}): {diagnosis.explain()}"
             for row in rows

@@ -17,12 +17,12 @@ from lamina.drawing.style import encode_png
 from lamina.drawing.unit_sheets import build_units_sheet, explain_sheet
 from lamina.evaluation.calibration import judge_predictions
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import ClassReport, Report
+from lamina.evaluation.report import Report
 from lamina.insight.confusions import PAIR_HEADS, Confusion, Confusions, find_confusions
 from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.units import inspect_layers
 from lamina.markup import LONGEST_NAME, Markup, chart, image, join, link, matrix, show, table, wrap
-from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from lamina.text import format_percent, shorten
 from lamina.training.model import Model
 from lamina.training.task import Task
@@ -75,27 +75,27 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
     """The confusion matrix or the confused pairs, linked to their images; nothing for numbers."""
     if evidence.task.kind is REGRESSION:
         return Markup("")
-    if isinstance(report, ClassReport) and len(report.classes) <= MOST_CLASSES:
+    if evidence.task.kind is not MULTI_LABEL and len(report.rows) <= MOST_CLASSES:
         return _show_matrix(report, evidence)
     return _show_pairs(evidence)
 
 
-def _show_matrix(report: ClassReport, evidence: Evidence) -> Markup:
+def _show_matrix(report: Report, evidence: Evidence) -> Markup:
     (confusions,) = evidence.confusions.tables
     names = confusions.names
     places = [(row, column) for row, column in np.argwhere(confusions.count()).tolist()]
     cells = []
     for truth, predicted in places:
         rows = confusions.rows(truth, predicted)
-        cells.append(Confusion(names[truth], names[predicted], rows, report.classes[truth].support))
+        cells.append(Confusion(names[truth], names[predicted], rows, report.rows[truth].images))
     remark, album, counts = _show_cells(cells, evidence)
     links = dict(zip(places, counts, strict=True))
     lines = []
-    for row, scores in enumerate(report.classes):
+    for row, counts_of_row in enumerate(report.confusion()):
         line = []
-        for column, count in enumerate(report.confusion[row]):
-            line.append((links.get((row, column), "0"), count / max(1, scores.support)))
-        lines.append((scores.name, line))
+        for column, count in enumerate(counts_of_row):
+            line.append((links.get((row, column), "0"), count / max(1, report.rows[row].images)))
+        lines.append((report.rows[row].name, line))
     head = "Rows: true class. Columns: predicted class. Shade: share of the true class."
     return join([wrap("p", head), remark, matrix(names, lines, "true \\ predicted"), album])
 

@@ -15,8 +15,7 @@ from lamina.drawing.metric_figures import draw_reliability, draw_scatter, draw_t
 from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import ClassReport, NumberReport, Report
-from lamina.evaluation.words import list_lines
+from lamina.evaluation.report import Report
 from lamina.markup import Markup
 from lamina.nets import summarize
 from lamina.runs.run import Run
@@ -64,7 +63,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     if report is None:
         missing |= {"results", "confusions", "losses"}
     else:
-        values["lines"] = list_lines(report)
+        values["lines"] = [report.headline(), *report.details()]
         values |= _show_results(run, report, dataset)
         missing |= {name for name in ("confusions", "losses") if not values.get(name)}
     if dataset is None:
@@ -79,11 +78,10 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
 def _show_results(run: Run, report: Report, dataset: Dataset | None) -> dict[str, Any]:
     """The figures and the images of the results."""
     rejections = []
-    if isinstance(report, ClassReport):
-        for rejection in report.rejections:
-            coverage = format_percent(rejection.coverage)
-            accuracy = format_percent(rejection.accuracy)
-            rejections.append((f"{100 * rejection.limit:g} %", coverage, accuracy))
+    for rejection in report.rejections:
+        coverage = format_percent(rejection.coverage)
+        accuracy = format_percent(rejection.accuracy)
+        rejections.append((f"{100 * rejection.limit:g} %", coverage, accuracy))
     values: dict[str, Any] = {"rejections": rejections}
     outputs = {str(split): part for split, part in run.outputs.items()}.get(report.split)
     if outputs is None:
@@ -96,7 +94,7 @@ def _show_results(run: Run, report: Report, dataset: Dataset | None) -> dict[str
 
 
 def _draw_results(task: Task, report: Report, outputs: Outputs) -> dict[str, bytes]:
-    if isinstance(report, NumberReport):
+    if task.kind is REGRESSION:
         return {"scatter": encode_png(draw_scatter(report, outputs))}
     figures = {"reliability": encode_png(draw_reliability(task, outputs))}
     curves = draw_thresholds(task, outputs) if task.cutoffs else None

@@ -19,7 +19,7 @@ from lamina.drawing.style import (
     percent_formatter,
     styled,
 )
-from lamina.evaluation.reports import Report
+from lamina.evaluation.report import Report
 from lamina.targets import Score
 
 History: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of a run's history, one per epoch

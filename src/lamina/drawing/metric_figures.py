@@ -18,7 +18,7 @@ from lamina.drawing.style import (
 from lamina.evaluation.calibration import judge_predictions
 from lamina.evaluation.intervals import sum_by_group
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import NumberReport
+from lamina.evaluation.report import Report
 from lamina.evaluation.scores import calibration_error, find_bins
 from lamina.targets import BINARY, MULTI_LABEL
 from lamina.text import format_percent
@@ -133,15 +133,15 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
 
 
 @styled
-def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:
+def draw_scatter(report: Report, outputs: Outputs) -> Figure:
     """Draw predicted against true values, one panel per number; the diagonal is perfect."""
     count = len(outputs.logits)
     rows = np.linspace(0, count - 1, min(count, MOST_POINTS), dtype=np.int64)
-    shown = report.numbers[:MOST_PANELS]
+    shown = report.rows[:MOST_PANELS]
     across = min(len(shown), PANELS_A_ROW)
     lines = -(-len(shown) // across)
     figure = new_figure(4.6 * across, 4.8 * lines)
-    for column, scores in enumerate(shown):
+    for column, row in enumerate(shown):
         axes = figure.add_subplot(lines, across, column + 1)
         predicted = outputs.logits[rows, column]
         true = outputs.targets[rows, column]
@@ -154,9 +154,11 @@ def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:
         alpha = float(np.clip(100 / len(true), 0.15, 0.8))
         axes.scatter(true, predicted, s=12, color=COLORS[0], alpha=alpha, linewidths=0)
         axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="true", ylabel="predicted")
-        title = f"{label(scores.name)}\nmean absolute error {scores.mean_absolute_error:.4g}"
-        if scores.r2 is not None:
-            title += f", R² {scores.r2:.3f}"
+        error = row.metrics["mean_absolute_error"]
+        r2 = row.metrics["r2"]
+        title = f"{label(row.name)}\nmean absolute error {error:.4g}"
+        if r2 is not None:
+            title += f", R² {r2:.3f}"
         axes.set_title(title, fontsize=11)
         axes.grid(color=GRID)
         axes.set_axisbelow(True)

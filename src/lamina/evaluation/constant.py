@@ -39,5 +39,21 @@ def predict_constant(task: Task, constant: Constant, images: int) -> Columns:
     return _repeat(chosen.double(), chosen, images)
 
 
+def describe_constant(task: Task, constant: Constant) -> str:
+    """The prediction ``constant`` in words, such as ``always cat``."""
+    many = "s" if task.outputs > 1 else ""
+    if constant == "majority":
+        shares = task.kind.expand_row(task.shares)  # type: ignore[attr-defined]
+        names = task.kind.class_names(task.target_names)
+        return f"always {names[int(np.argmax(shares))]}"
+    return {
+        "positive": "every label" if isinstance(task, MultiLabel) else "always yes",
+        "frequencies": "label frequencies",
+        "frequent": "the most frequent labels",
+        "medians": f"always the median{many}",
+        "means": f"always the mean{many}",
+    }[constant]
+
+
 def _repeat(scores: Float[Tensor, " c"], chosen: Shaped[Tensor, " c"], images: int) -> Columns:
     return Columns(scores.expand(images, -1), chosen.expand(images, -1))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from torch import Tensor
 
 from lamina.data import Images
@@ -20,7 +20,7 @@ from lamina.evaluation.calibration import (
     judge_predictions,
     measure_rejection,
 )
-from lamina.evaluation.constant import predict_constant
+from lamina.evaluation.constant import describe_constant, predict_constant
 from lamina.evaluation.intervals import (
     ROUNDING,
     Groups,
@@ -31,34 +31,21 @@ from lamina.evaluation.intervals import (
     sum_by_group,
 )
 from lamina.evaluation.predictions import check_finite
-from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
+from lamina.evaluation.report import Baseline, Report, Row
 from lamina.evaluation.scores import (
-    ClassScores,
-    LabelScores,
     Measured,
-    NumberScores,
-    QuestionScores,
     calibration_error,
     calibration_floor,
+    find_value,
     measure,
 )
 from lamina.metrics import METRICS
-from lamina.targets import Score, Targets
+from lamina.targets import MULTI_LABEL, REGRESSION, Score, Targets
+from lamina.text import escape
 from lamina.training.custom import NO_PARTS, LowerIsBetter, OwnMetric, OwnMetrics, Parts
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
-from lamina.training.task import (
-    Binary,
-    Columns,
-    Logits,
-    MultiLabel,
-    Regression,
-    SingleLabel,
-    Task,
-    Truth,
-)
-
-TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy
+from lamina.training.task import Columns, Logits, MultiLabel, Regression, Task, Truth
 
 
 def evaluate(
@@ -74,8 +61,7 @@ def evaluate(
         metrics: custom metrics (:class:`~lamina.training.custom.Parts`) to add to the report.
 
     Returns:
-        A :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, depending on the
-        model's task. Its ``data_name`` is not set.
+        The report; its ``data_name`` is not set.
 
     Raises:
         DataError: there are no images, or their targets differ from the model's.
@@ -125,25 +111,22 @@ def score_logits(
         )
     columns = task.to_columns(logits)
     truth = task.to_truth(targets)
-    values = _measure_own(task, metrics, logits, targets)
     groups = number_groups(images.groups)
-    shared = {
-        "split": images.split,
-        "images": len(images),
-        "groups": None if groups is None else len(groups.unique()),
-        "loss": task.loss(logits, task.prepare(targets, logits.dtype)).item(),
-        "seconds": seconds,
-        "metrics": values,
-        **_find_score(task, metrics, values, columns, truth, groups),
-    }
-    match task:
-        case SingleLabel() | Binary():
-            return _report_classes(shared, task, logits, columns, targets)
-        case MultiLabel():
-            return _report_labels(shared, task, logits, columns, truth)
-        case Regression():
-            return _report_numbers(shared, task, columns, truth)
-    raise TypeError(f"there is no report for {task}")
+    own = _measure_own(task, metrics, logits, targets)
+    reported = [name for name, metric in METRICS.items() if task.kind.name in metric.reported]
+    values = {name: find_value(name, columns, truth) for name in reported}
+    return Report(
+        kind=task.kind.name,
+        split=images.split,
+        images=len(images),
+        groups=None if groups is None else len(groups.unique()),
+        **_find_score(task, metrics, own, columns, truth, groups),
+        loss=task.loss(logits, task.prepare(targets, logits.dtype)).item(),
+        metrics={**values, **own},
+        rows=_measure_rows(task, columns, truth),
+        **_measure_decisions(task, logits, targets, columns, truth),
+        seconds=seconds,
+    )
 
 
 def score(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Score:
@@ -232,25 +215,25 @@ def _find_score(
     own_value = values.get(task.metric)
     if own_value is not None:
         lower_is_better = isinstance(metrics[task.metric], LowerIsBetter)
-        return {"chosen_score": Score(task.metric, own_value, lower_is_better)}
+        return {"score": Score(task.metric, own_value, lower_is_better)}
     name, measured = _measure_score(task, columns, truth, groups)
     constant = METRICS[name].baselines[task.kind.name]
     plain = measure(name, predict_constant(task, constant, len(truth)), truth)
     assert plain is not None  # noqa: S101  whether it is defined depends on the truth alone
     gain, interval = _measure_gain(name, measured, plain, groups)
-    is_default = name == task.kind.metrics[0]
+    prediction = escape(describe_constant(task, constant))
     return {
-        "chosen_score": None if is_default else Score(name, measured.value),
+        "score": Score(name, measured.value),
         "undefined": None if name == task.score_name else task.score_name,
         "score_interval": measured.interval,
-        "baseline": Baseline(constant, plain.value, gain, interval),
+        "baseline": Baseline(constant, prediction, plain.value, gain, interval),
     }
 
 
 def _measure_gain(
     metric: str, measured: Measured, plain: Measured, groups: Groups | None
 ) -> tuple[float, Interval | None]:
-    """The gain over other predictions of these images."""
+    """The gain over a constant prediction of these images."""
     sign = -1 if METRICS[metric].lower_is_better else 1
     gain = sign * (measured.value - plain.value)
     influences = sign * (measured.influences - plain.influences)
@@ -269,139 +252,45 @@ def _measure_gain(
     return gain, interval
 
 
-def _report_classes(
-    shared: Mapping[str, Any],
-    task: SingleLabel | Binary,
-    logits: Logits,
-    columns: Columns,
-    targets: Tensor,
-) -> ClassReport:
-    names = task.kind.class_names(task.target_names)
-    truth = task.to_truth(targets)
-    chosen = columns.chosen.long().argmax(dim=1)
-    confidence, is_correct = judge_predictions(task, logits, targets)
-    classes = _score_columns(names, columns, truth)
-    pairs = torch.bincount(targets * len(names) + chosen, minlength=len(names) ** 2)
-    question = None
-    if isinstance(task, Binary):
-        precision = _find_value("average_precision", columns, truth, 1)
-        area = _find_value("auc", columns, truth, 1)
-        question = QuestionScores(task.target_names[0], precision, area)
-    return ClassReport(
-        **shared,
-        **_measure_calibration(task, logits, targets),
-        majority=names[int(np.argmax(task.kind.expand_row(task.shares)))],
-        accuracy=int(is_correct.sum()) / len(targets),
-        balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
-        top5_accuracy=_find_top5(logits, targets.long()),
-        rejections=tuple(
-            measure_rejection(confidence, is_correct, limit) for limit in REJECTION_LIMITS
-        ),
-        classes=classes,
-        confusion=tuple(map(tuple, pairs.view(len(names), -1).tolist())),
-        question=question,
-    )
+def _measure_rows(task: Task, columns: Columns, truth: Truth) -> tuple[Row, ...]:
+    shown = [name for name, metric in METRICS.items() if task.kind.name in metric.rows]
+    counts = truth.sum(dim=0).tolist()
+    if task.kind is REGRESSION:
+        counts = [len(truth)] * truth.shape[1]
+    rows = []
+    for place, name in enumerate(task.kind.name_values(task.target_names)):
+        column = [slice(place, place + 1)]
+        metrics = {metric: find_value(metric, columns, truth, column) for metric in shown}
+        rows.append(Row(name, counts[place], metrics))
+    return tuple(rows)
 
 
-def _measure_calibration(
-    task: SingleLabel | Binary | MultiLabel, logits: Logits, targets: Tensor
+def _measure_decisions(
+    task: Task, logits: Logits, targets: Tensor, columns: Columns, truth: Truth
 ) -> dict[str, Any]:
+    """The calibration error; for classes, also the errors and the effect of rejections."""
+    if task.kind is REGRESSION:
+        return {}
     confidence, is_correct = judge_predictions(task, logits, targets)
-    before = None
-    if task.temperatures:
-        raw = judge_predictions(task.with_temperatures(()), logits, targets)
-        before = calibration_error(*raw)
-    return {
+    values: dict[str, Any] = {
         "calibration_error": calibration_error(confidence, is_correct),
         "calibration_floor": calibration_floor(confidence),
-        "uncalibrated_error": before,
     }
-
-
-def _find_top5(logits: Logits, targets: Int64[Tensor, " n"]) -> float | None:
-    if logits.shape[1] < TOP5_CLASSES:
-        return None
-    return float((logits.topk(5, dim=1).indices == targets[:, None]).any(dim=1).double().mean())
-
-
-def _report_labels(
-    shared: Mapping[str, Any], task: MultiLabel, logits: Logits, columns: Columns, truth: Truth
-) -> LabelReport:
-    labels = tuple(
-        LabelScores(
-            **vars(scores),
-            average_precision=_find_value("mean_average_precision", columns, truth, place),
-        )
-        for place, scores in enumerate(_score_columns(task.target_names, columns, truth))
+    uncalibrated = task.with_temperatures(())
+    if uncalibrated != task:
+        raw = judge_predictions(uncalibrated, logits, targets)
+        values["uncalibrated_error"] = calibration_error(*raw)
+    if task.kind is MULTI_LABEL:
+        return values
+    pairs = torch.stack([truth.long().argmax(dim=1), columns.chosen.long().argmax(dim=1)], dim=1)
+    errors, counts = pairs[~is_correct].unique(dim=0, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)
+    cells = torch.cat([errors, counts[:, None]], dim=1)[order]
+    values["errors"] = tuple(map(tuple, cells.tolist()))
+    values["rejections"] = tuple(
+        measure_rejection(confidence, is_correct, limit) for limit in REJECTION_LIMITS
     )
-    frequencies = predict_constant(task, "frequencies", len(truth))
-    return LabelReport(
-        **shared,
-        **_measure_calibration(task, logits, truth),
-        baseline_micro_f1=_micro_f1(frequencies, truth),
-        mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
-        micro_f1=_micro_f1(columns, truth),
-        macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
-        labels=labels,
-    )
-
-
-def _micro_f1(columns: Columns, truth: Truth) -> float:
-    correct = int((columns.chosen & truth).sum())
-    return 2 * correct / int(columns.chosen.sum() + truth.sum())
-
-
-def _report_numbers(
-    shared: Mapping[str, Any], task: Regression, columns: Columns, truth: Truth
-) -> NumberReport:
-    errors = (columns.scores - truth).abs()
-    medians = predict_constant(task, "medians", len(truth)).scores
-    baseline_errors = (medians - truth).abs()
-    numbers = tuple(
-        NumberScores(
-            name=name,
-            mean_absolute_error=float(errors[:, place].mean()),
-            baseline_error=float(baseline_errors[:, place].mean()),
-            root_mean_squared_error=float(errors[:, place].square().mean().sqrt()),
-            r2=_find_value("r2", columns, truth, place),
-        )
-        for place, name in enumerate(task.target_names)
-    )
-    return NumberReport(**shared, mean_absolute_error=float(errors.mean()), numbers=numbers)
-
-
-def _score_columns(names: Sequence[str], columns: Columns, truth: Truth) -> tuple[ClassScores, ...]:
-    """Precision, recall, F1 (``None`` where undefined) and number of images of each column."""
-    correct = (columns.chosen & truth).sum(dim=0).tolist()
-    predicted = columns.chosen.sum(dim=0).tolist()
-    support = truth.sum(dim=0).tolist()
-    return tuple(
-        ClassScores(
-            name,
-            precision=_divide(hits, positive),
-            recall=_divide(hits, true),
-            f1=_divide(2 * hits, positive + true),
-            support=true,
-        )
-        for name, hits, positive, true in zip(names, correct, predicted, support, strict=True)
-    )
-
-
-def _divide(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _find_value(metric: str, columns: Columns, truth: Truth, place: int) -> float | None:
-    """The metric of one column; ``None`` if it is undefined."""
-    column = slice(place, place + 1)
-    values = getattr(columns, METRICS[metric].values)
-    part = METRICS[metric].measure(values[:, column], truth[:, column])
-    return None if part is None else part[0]
-
-
-def _mean_of_known(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known)
+    return values
 
 
 def _check_targets(task: Task, images: Images) -> None:

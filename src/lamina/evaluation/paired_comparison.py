@@ -9,7 +9,7 @@ from typing import Any
 from lamina.errors import plural
 from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Verdict
-from lamina.evaluation.words import count_images, describe_deviation
+from lamina.evaluation.report import count_images, describe_deviation
 from lamina.markup import card, table, wrap
 from lamina.targets import Score
 from lamina.training.events import Event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,49 +18,10 @@ from lamina.evaluation.intervals import (
     influence_interval,
     sum_by_group,
 )
-from lamina.metrics import METRICS
+from lamina.metrics import METRICS, Part
 from lamina.training.task import Columns, Truth
 
 CALIBRATION_BINS = 15
-
-
-@dataclass(frozen=True)
-class ClassScores:
-    """One class's metrics, from 0 to 1; ``None`` if undefined. ``support`` counts its images."""
-
-    name: str
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
-@dataclass(frozen=True)
-class QuestionScores:
-    """A binary model's metrics without a threshold, from 0 to 1; ``None`` if undefined."""
-
-    name: str  # of the target
-    average_precision: float | None  # guessing scores the fraction of yes
-    roc_auc: float | None  # guessing scores 0.5
-
-
-@dataclass(frozen=True)
-class LabelScores(ClassScores):
-    """One label's metrics; precision, recall and F1 use the task's thresholds, by default 0.5."""
-
-    # over all thresholds; guessing scores the fraction of images with the label
-    average_precision: float | None
-
-
-@dataclass(frozen=True)
-class NumberScores:
-    """The metrics of one predicted number; errors have its unit."""
-
-    name: str
-    mean_absolute_error: float
-    baseline_error: float  # mean absolute error of predicting the median of the training images
-    root_mean_squared_error: float
-    r2: float | None  # coefficient of determination, at most 1; ``None`` if all targets are equal
 
 
 def find_bins(confidence: Float[Tensor, " n"]) -> Groups:
@@ -111,36 +73,52 @@ def measure(
     infinitesimal jackknife (:func:`influence_interval`). It counts groups if there are any.
     """
     known = METRICS[metric]
-    values = getattr(columns, known.values)
-    slices = [slice(column, column + 1) for column in range(truth.shape[1])]
-    if known.columns == "all":
-        slices = [slice(None)]
-    elif known.columns == "last":
-        slices = slices[-1:]
     fractions = MeanOfFractions()
     total = torch.zeros(len(truth), dtype=torch.float64)
-    measured: list[float] = []
+    values: list[float] = []
     counts: list[int] = []
-    for place in slices:
-        part = known.measure(values[:, place], truth[:, place])
+    for place in list_columns(metric, truth):
+        part = _measure_part(metric, columns, truth, place)
         if part is None:
             continue
         value, influences, images = part
         count = _count_units(images, truth[:, place], groups)
         total += influences
-        measured.append(value)
+        values.append(value)
         counts.append(count)
         if known.is_fraction:
             fractions.add(value, sum_by_group(influences, groups), count)
-    if not measured:
+    if not values:
         return None
-    mean = sum(measured) / len(measured)
-    influences = total / len(measured)
+    mean = sum(values) / len(values)
+    influences = total / len(values)
     if known.is_fraction:
         interval: Interval | None = fractions.interval()
     else:
         interval = influence_interval(mean, sum_by_group(influences, groups), known.bounds)
     return Measured(mean, influences, interval, 1 / min(counts) / len(counts))
+
+
+def find_value(
+    metric: str, columns: Columns, truth: Truth, places: Sequence[slice] | None = None
+) -> float | None:
+    """A metric of predictions, or of some of their columns; ``None`` if it is undefined."""
+    if places is None:
+        places = list_columns(metric, truth)
+    parts = [_measure_part(metric, columns, truth, place) for place in places]
+    values = [part[0] for part in parts if part is not None]
+    return sum(values) / len(values) if values else None
+
+
+def list_columns(metric: str, truth: Truth) -> list[slice]:
+    """The columns of which a metric is the mean."""
+    each = [slice(column, column + 1) for column in range(truth.shape[1])]
+    return {"all": [slice(None)], "last": each[-1:], "each": each}[METRICS[metric].columns]
+
+
+def _measure_part(metric: str, columns: Columns, truth: Truth, place: slice) -> Part | None:
+    values = getattr(columns, METRICS[metric].values)
+    return METRICS[metric].measure(values[:, place], truth[:, place])
 
 
 def _count_units(count: int, truth: Truth, groups: Groups | None) -> int:

@@ -32,8 +32,7 @@ from lamina.errors import (
 from lamina.evaluation.calibration import Calibration, calibrate
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import Report
-from lamina.evaluation.words import describe_undefined
+from lamina.evaluation.report import Report
 from lamina.runs.folder import Row, RunFolder
 from lamina.runs.record import RunRecord
 from lamina.targets import Score
@@ -310,8 +309,12 @@ class Course:
         """The epoch with its score and metrics on ``val``."""
         if report is None:
             return event
-        custom = {f"{report.split}_{name}": value for name, value in report.metrics.items()}
-        metrics = {**report.headline(), f"{report.split}_loss": report.loss, **custom}
+        custom = {
+            f"{report.split}_{name}": value
+            for name, value in report.metrics.items()
+            if name in self.parts.metrics
+        }
+        metrics = {**report.values(), f"{report.split}_loss": report.loss, **custom}
         return replace(event, score=report.score, metrics=metrics)
 
     def _judge(self, event: Epoch, report: Report | None) -> tuple[list[dict[str, Any]], str]:
@@ -389,7 +392,7 @@ class Course:
             self.dataset = replace(self.dataset, val=None)
         elif report.undefined and not self._has_warned:
             self._has_warned = True
-            warn(describe_undefined(report), stacklevel=3)
+            warn(report.describe_undefined(), stacklevel=3)
         return report
 
     def _evaluate(self) -> Iterator[RunEvent]:

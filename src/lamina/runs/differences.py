@@ -83,7 +83,7 @@ def _flatten_results(folder: RunFolder) -> dict[str, Any]:
         results |= {f"last epoch.{name}": row[name] for name in names if name != "layers"}
     report = folder.read_report()
     if report is not None:
-        results |= {f"report.{name}": value for name, value in report.headline().items()}
+        results |= {f"report.{name}": value for name, value in report.values().items()}
         results[f"report.{report.split}_loss"] = report.loss
     return results
 

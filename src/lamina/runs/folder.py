@@ -22,7 +22,7 @@ from lamina.data.splits import Split
 from lamina.errors import LaminaError, RunError, plural, warn
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import REMEDY, Outputs, pack_outputs, unpack_outputs
-from lamina.evaluation.reports import Report
+from lamina.evaluation.report import Report
 from lamina.files import (
     blaming,
     damaged,

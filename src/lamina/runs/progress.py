@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.text import Text
 
-from lamina.evaluation.reports import Report
+from lamina.evaluation.report import Report
 from lamina.markup import show
 from lamina.text import escape, make_bar
 from lamina.training.events import Diagnosis, Epoch, Event, FeatureProgress, Step, Trying

@@ -29,8 +29,7 @@ from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import Prediction, Predictions
 from lamina.evaluation.predictor import Predictor
-from lamina.evaluation.reports import Report
-from lamina.evaluation.words import list_lines
+from lamina.evaluation.report import Report
 from lamina.files import RESTORE, read_bytes
 from lamina.kernels.library import find_kernels
 from lamina.markup import card, note, table, wrap
@@ -409,7 +408,7 @@ class Run:
         report, rows = self._read()
         row = summarize_run(self, report, rows) | {"recipe": repr(self.record.recipe)}
         del row["run"]
-        lines = [] if report is None else list_lines(report)
+        lines = [] if report is None else [report.headline(), *report.details()]
         more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
         metrics = (wrap("p", line) for line in lines)
         return card(repr(self), table((), list(row.items()), texts=2), *metrics, more)

@@ -21,8 +21,7 @@ from lamina.errors import RunError, check_type, escape, plural
 from lamina.evaluation.intervals import LEVEL, Interval, sum_by_group
 from lamina.evaluation.outputs import Outputs, join_folds
 from lamina.evaluation.paired import average_folds, measure_outputs
-from lamina.evaluation.reports import Report
-from lamina.evaluation.words import list_lines
+from lamina.evaluation.report import Report
 from lamina.files import check_name
 from lamina.markup import card, table, wrap
 from lamina.metrics import METRICS
@@ -126,7 +125,7 @@ class Folds(Event):
         ]
         report = self.run.report
         if report is not None:
-            lines.append(list_lines(report)[0])
+            lines.append(report.headline())
         return lines
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from lamina import zoo
 from lamina.data import Dataset
 from lamina.errors import RecipeError, RunError, check_type, find_nearest, suggest
-from lamina.metrics import METRICS
+from lamina.metrics import SCORES
 from lamina.nets import Net
 from lamina.runs.run import Run, is_run_or_study, load_run
 from lamina.runs.start import TIMM, NetChoice, NetLike, as_net_choice, check_recipe, choice_of_timm
@@ -131,10 +131,10 @@ def _check_value(text: str, name: str, value: str) -> Any:
         raise RecipeError(
             f"In {text!r}, {name} is not a setting of a recipe. {suggest(name, FIELDS)}"
         )
-    if name == "metric" and value not in METRICS:
+    if name == "metric" and value not in SCORES:
         raise RecipeError(
             f"In {text!r}, metric is {value!r}, which is not a metric of lamina."
-            f" {suggest(value, METRICS)}"
+            f" {suggest(value, SCORES)}"
         )
     return check_values(Recipe, {name: read_value(value)}, RecipeError, f"In {text!r}, ")[name]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lamina.errors import NotFiniteError, RunError, plural
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.evaluation.words import describe_deviation
+from lamina.evaluation.report import describe_deviation
 from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.run import Run

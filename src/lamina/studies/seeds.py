@@ -15,7 +15,7 @@ from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
 from lamina.errors import DataError, NetError, RecipeError, RunError, check_type, escape
 from lamina.evaluation.intervals import mean_interval
-from lamina.evaluation.words import describe_deviation
+from lamina.evaluation.report import describe_deviation
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
 from lamina.runs.run import Run

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from lamina.data.images import Images, Progress
 from lamina.errors import RunError, escape, warn
-from lamina.evaluation.reports import Report
+from lamina.evaluation.report import Report
 from lamina.files import damaged, lock_folder, read_object, write_json
 from lamina.nets import Net
 from lamina.runs.course import RunEvent

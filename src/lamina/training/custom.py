@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import RecipeError, check_type, suggest
-from lamina.metrics import METRICS
+from lamina.metrics import METRICS, SCORES
 from lamina.training.recipe import Recipe
 
 
@@ -259,7 +259,7 @@ def check_parts(parts: Parts, recipe: Recipe) -> None:
     Raise it, too, if the recipe's metric is neither lamina's nor in the parts.
     """
     check_parts_type(parts)
-    known = (*METRICS, *parts.metrics)
+    known = (*SCORES, *parts.metrics)
     if recipe.metric is not None and recipe.metric not in known:
         raise RecipeError(
             f"metric is {recipe.metric!r}, which is neither a metric of lamina nor one of your own,"

@@ -23,7 +23,7 @@ def test_a_stored_run_is_evaluated_as_when_it_was_trained(stored_runs):
     assert stored.split == "test"
     evaluated = run.evaluate()
     assert evaluated.images == stored.images
-    assert evaluated.accuracy == pytest.approx(stored.accuracy, abs=TOLERANCE)
+    assert evaluated.score.value == pytest.approx(stored.score.value, abs=TOLERANCE)
     assert evaluated.loss == pytest.approx(stored.loss, rel=TOLERANCE)
 
 
@@ -44,7 +44,9 @@ def test_a_stored_run_that_was_stopped_is_resumed_to_its_end(stored_runs):
     finished = load_run(stored_runs["finished"]).report
     assert load_run(run.path).is_finished
     assert len(load_run(run.path).history) == 3
-    assert report.accuracy == pytest.approx(finished.accuracy, abs=5 * TOLERANCE)
+    assert report.metrics["accuracy"] == pytest.approx(
+        finished.metrics["accuracy"], abs=5 * TOLERANCE
+    )
 
 
 def test_a_stored_run_is_reported_and_listed(stored_runs, workplace):

@@ -19,8 +19,14 @@ from support.report_runs import HOSTILE, NAMES, make_dataset, train_briefly
 
 METRICS = {
     "single-label": ["accuracy", "balanced_accuracy", "expected_calibration_error"],
-    "binary": ["accuracy", "balanced_accuracy", "expected_calibration_error"],
-    "multi-label": ["mean_average_precision", "f1"],
+    "binary": [
+        "accuracy",
+        "balanced_accuracy",
+        "average_precision",
+        "auc",
+        "expected_calibration_error",
+    ],
+    "multi-label": ["mean_average_precision", "macro_f1", "f1", "expected_calibration_error"],
     "regression": ["mae"],
 }
 
@@ -85,8 +91,8 @@ def test_the_weakest_class_and_the_calibration_are_said(report_runs):
 def test_where_all_are_right_no_class_is_the_weakest(report_runs, tmp_path):
     run, _ = report_runs["binary"]
     run = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "right"))
-    classes = tuple(dataclasses.replace(scores, recall=1.0) for scores in run.report.classes)
-    run.folder.save_report(dataclasses.replace(run.report, classes=classes))
+    rows = tuple(dataclasses.replace(row, metrics={"recall": 1.0}) for row in run.report.rows)
+    run.folder.save_report(dataclasses.replace(run.report, rows=rows))
     assert "Lowest recall" not in build_card(run)
 
 

@@ -28,31 +28,27 @@ from lamina.drawing.style import (
 from lamina.drawing.unit_sheets import draw_probes
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import Baseline, ClassReport, NumberReport, Score
-from lamina.evaluation.scores import ClassScores, NumberScores
+from lamina.evaluation.report import Baseline, Report, Row
 from lamina.insight.probes import LayerProbe, Probes
+from lamina.targets import Score
 from lamina.training.task import MultiLabel, SingleLabel
 from support.histories import history
 
-BASELINE = Baseline("majority", 0.3, 0.2, Interval(0.1, 0.3))
+ACCURACY = Score("accuracy", 0.5)
+BASELINE = Baseline("majority", "always cat", 0.3, 0.2, Interval(0.1, 0.3))
 
 
-def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
-    return ClassReport(
+def report_of(confusion: list[list[int]], names: list[str]) -> Report:
+    return Report(
+        kind="single-label",
         split="test",
         images=sum(map(sum, confusion)),
-        loss=0.5,
-        seconds=1.0,
+        score=ACCURACY,
         baseline=BASELINE,
-        majority=names[0],
-        accuracy=0.5,
-        balanced_accuracy=0.5,
-        calibration_error=0.1,
-        classes=tuple(
-            ClassScores(name, 0.5, 0.5, 0.5, sum(row))
-            for name, row in zip(names, confusion, strict=True)
-        ),
-        confusion=tuple(map(tuple, confusion)),
+        loss=0.5,
+        metrics={"accuracy": 0.5},
+        rows=tuple(Row(name, sum(row), {}) for name, row in zip(names, confusion, strict=True)),
+        seconds=1.0,
     )
 
 
@@ -62,9 +58,6 @@ def count_pixels(path, color: str) -> int:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB"), dtype=int)
     return int((np.abs(pixels - wanted).max(axis=2) <= 2).sum())
-
-
-ACCURACY = Score("accuracy", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +80,7 @@ def test_val_is_a_line_and_the_final_report_a_point():
     figure = draw_curves(rows, ACCURACY, report)
     named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert named == ["training images", "test images, after the last epoch"]
-    for axes, value in zip(figure.axes, (report.accuracy, report.loss), strict=True):
+    for axes, value in zip(figure.axes, (report.score.value, report.loss), strict=True):
         assert [
             (line.get_xdata()[0], line.get_ydata()[0])
             for line in axes.lines
@@ -107,8 +100,9 @@ def test_the_values_of_one_epoch_are_points(tmp_path):
     report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
     figure = draw_curves(history(1), ACCURACY, report)
     row = history(1)[0]
+    at_end = {"accuracy": 0.5, "loss": 0.5}
     for axes, column in zip(figure.axes, ("accuracy", "loss"), strict=True):
-        values = [row[f"train_{column}"], row[f"val_{column}"], getattr(report, column)]
+        values = [row[f"train_{column}"], row[f"val_{column}"], at_end[column]]
         assert [list(line.get_ydata()) for line in axes.lines] == [[value] for value in values]
         assert [line.get_marker() for line in axes.lines] == ["o", "o", "D"]
     save_figure(figure, tmp_path / "curves.png")
@@ -155,14 +149,17 @@ def test_of_many_labels_twelve_are_drawn():
 
 @pytest.mark.parametrize("count", [1, 15])
 def test_each_number_has_a_panel_with_predictions_over_targets(count):
-    report = NumberReport(
+    metrics = {"mean_absolute_error": 1.0, "r2": None}
+    report = Report(
+        kind="regression",
         split="test",
         images=50,
-        loss=0.5,
-        seconds=1.0,
+        score=Score("mean_absolute_error", 1.0),
         baseline=BASELINE,
-        mean_absolute_error=1.0,
-        numbers=tuple(NumberScores(f"a_$ {place}", 1.0, 2.0, 1.5, None) for place in range(count)),
+        loss=0.5,
+        metrics=metrics,
+        rows=tuple(Row(f"a_$ {place}", 50, metrics) for place in range(count)),
+        seconds=1.0,
     )
     truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)
     truth[:, 0] = 3.0  # the same everywhere, and predicted so

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lamina.drawing.curves import draw_curves
-from lamina.evaluation.reports import Score
+from lamina.evaluation.report import Score
 from support.histories import history
 
 NAMES = ["1 Conv2d", "2 ReLU", "3 Output"]

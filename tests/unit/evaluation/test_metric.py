@@ -15,9 +15,8 @@ from lamina import Recipe, Training, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import score, score_logits
-from lamina.evaluation.reports import Report
+from lamina.evaluation.report import Report
 from lamina.evaluation.scores import measure
-from lamina.evaluation.words import list_lines
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.targets import BINARY, KINDS, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Score
 from lamina.training.task import Binary, Columns, MultiLabel, Regression, SingleLabel
@@ -47,14 +46,14 @@ def test_a_balanced_accuracy_of_94_percent_beats_the_majority():
     predicted[950:953] = 0
     logits = np.eye(2)[predicted] * 4
     by_accuracy = report_of(SingleLabel(NAMES, (0.95, 0.05)), logits, targets)
-    assert str(by_accuracy).startswith("The model is worse than the baseline (always good parts).")
+    assert "\nThe model is worse than the baseline (always good parts).\n" in str(by_accuracy)
     assert "set metric to balanced_accuracy" in str(by_accuracy)
     report = report_of(
         SingleLabel(NAMES, (0.95, 0.05), metric="balanced_accuracy"), logits, targets
     )
     assert (
         report.score.value
-        == report.balanced_accuracy
+        == report.metrics["balanced_accuracy"]
         == sk.balanced_accuracy_score(targets, predicted)
     )
     assert report.baseline.value == 0.5
@@ -68,9 +67,9 @@ def test_a_balanced_accuracy_of_94_percent_beats_the_majority():
         "baseline (always good parts): 50.0 %, gain 43.3 points (95 % interval 38."
     )
     assert lines[2].startswith("accuracy 92.7 %, loss")
-    assert report.headline() == {
+    assert report.values() == {
         "test_accuracy": 0.927,
-        "test_balanced_accuracy": report.balanced_accuracy,
+        "test_balanced_accuracy": report.metrics["balanced_accuracy"],
     }
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
 
@@ -251,14 +250,14 @@ UNDEFINED = [
 @pytest.mark.parametrize(("task", "logits", "targets", "title", "instead"), UNDEFINED)
 def test_an_undefined_metric_is_named_and_the_rest_is_shown(task, logits, targets, title, instead):
     report = report_of(task, logits, targets, split="val")
-    first, second, *_ = list_lines(report)
+    first = report.details()[0]
     reason = f"all targets of {len(targets)} images are equal"
     assert first == f"val {title} is undefined, because {reason}; the score is the {instead}"
-    assert second.startswith(f"val {instead} ")
+    assert report.headline().startswith(f"val {instead} ")
     assert first in str(report) and first in report._repr_html_()
     plain = report_of(dataclasses.replace(task, metric=""), logits, targets, split="val")
     assert dataclasses.replace(report, undefined=None) == plain
-    assert report.headline() == plain.headline()
+    assert report.values() == plain.values()
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
     assert math.isfinite(report.score.value)
 

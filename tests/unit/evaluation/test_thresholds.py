@@ -216,8 +216,12 @@ def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
     found = run.task.decide(_tensor(val.logits))[:, 0].numpy()
     assert sk.recall_score(val.targets, found) == threshold.found / threshold.positive >= 0.9
     predicted = run.task.decide(_tensor(test.logits))[:, 0].numpy()
-    assert run.report.classes[1].recall == pytest.approx(sk.recall_score(test.targets, predicted))
-    assert run.report.accuracy == pytest.approx(sk.accuracy_score(test.targets, predicted))
+    assert run.report.rows[1].metrics["recall"] == pytest.approx(
+        sk.recall_score(test.targets, predicted)
+    )
+    assert run.report.metrics["accuracy"] == pytest.approx(
+        sk.accuracy_score(test.targets, predicted)
+    )
     assert (predicted != (test.logits[:, 0] > 0)).any()
     answers = [
         one.predicted == "yes" for one in run.predictor(device="cpu").predict(data.test.pixels)

@@ -76,7 +76,7 @@ def test_with_val_all_probabilities_are_calibrated(tmp_path):
     raw = softmax(test.logits.astype(float), axis=1)
     assert run.report.calibration_error == pytest.approx(measure_error(expected, test.targets))
     assert run.report.uncalibrated_error == pytest.approx(measure_error(raw, test.targets))
-    assert run.report.accuracy == (test.logits.argmax(axis=1) == test.targets).mean()
+    assert run.report.metrics["accuracy"] == (test.logits.argmax(axis=1) == test.targets).mean()
     before, after = (
         f"{100 * error:.1f} %"
         for error in (run.report.uncalibrated_error, run.report.calibration_error)

@@ -47,14 +47,14 @@ def test_the_final_models_logits_are_kept_for_val_and_test(run):
             assert np.array_equal(one.targets, images.targets)
             assert one.names == images.names
     right = (outputs["test"].logits.argmax(axis=1) == DATA.test.targets).mean()
-    assert run.report.accuracy == pytest.approx(right)
+    assert run.report.metrics["accuracy"] == pytest.approx(right)
 
 
 def test_without_test_the_outputs_are_those_of_the_report(tmp_path):
     run = train_with_val(tmp_path, dataclasses.replace(DATA_WITH_VAL, test=None))
     assert run.outputs.keys() == {"val"}
     assert run.report.split == "val"
-    assert run.report.accuracy == pytest.approx(
+    assert run.report.metrics["accuracy"] == pytest.approx(
         (run.outputs["val"].logits.argmax(axis=1) == VAL.targets).mean()
     )
 
@@ -76,7 +76,9 @@ def test_predicted_numbers_are_kept_in_the_units_of_their_targets(tmp_path):
     with np.load(run.path / "logits.npz") as stored:
         numbers, truth = stored["test_predictions"], stored["test_targets"]
     assert truth.dtype == np.float32
-    assert np.abs(numbers - truth).mean() == pytest.approx(run.report.mean_absolute_error)
+    assert np.abs(numbers - truth).mean() == pytest.approx(
+        run.report.metrics["mean_absolute_error"]
+    )
     outputs = run.outputs["test"]
     assert repr(outputs) == "Outputs(test: predictions (12, 1), targets, names)"
     assert np.allclose(

@@ -14,7 +14,6 @@ from torch import nn
 from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError
-from lamina.evaluation.words import list_lines
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.differences import find_changes
 from lamina.runs.run import Run, make_training
@@ -73,7 +72,7 @@ def test_events_come_after_saving_and_test_is_evaluated_once(tmp_path):
     assert (
         f"<b>Run(&#39;{tmp_path}/&lt;b&gt;&#39;: net on pets, epochs 0/2, not finished)</b>" in html
     )
-    assert list_lines(run.report)[0] in run._repr_html_()
+    assert run.report.headline() in run._repr_html_()
     assert run.history["epoch"].to_list() == [1, 2]
 
 

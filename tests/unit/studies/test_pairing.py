@@ -41,7 +41,9 @@ def test_a_comparison_on_folds_is_the_corrected_t_test(images, tmp_path):
             for number in (1, 2):
                 (path,) = study.glob(f"{number}-*-fold{fold}-seed{seed}")
                 runs.append(load_run(path))
-            differences.append(runs[0].report.accuracy - runs[1].report.accuracy)
+            differences.append(
+                runs[0].report.metrics["accuracy"] - runs[1].report.metrics["accuracy"]
+            )
             assert runs[0].record.recipe.seed == seed
             assert runs[0].outputs["test"].names == runs[1].outputs["test"].names
         held_out[fold] = (np.mean(differences), set(runs[0].outputs["test"].names))

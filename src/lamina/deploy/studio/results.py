@@ -30,7 +30,6 @@ from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import describe, make_prediction
 from lamina.evaluation.predictor import Predictor
-from lamina.evaluation.words import give_verdict, list_lines
 from lamina.insight.confusions import find_confusions
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
@@ -40,6 +39,7 @@ from lamina.runs.record import DataOrigin
 from lamina.runs.run import Run, find_dataset, load_run
 from lamina.studies.judging import explain_incomparable, find_outputs, judge_runs
 from lamina.targets import REGRESSION
+from lamina.text import escape
 from lamina.training.task import Task
 
 Image: TypeAlias = bytes | tuple[str, int]
@@ -134,8 +134,8 @@ def show_report(path: Path) -> dict[str, Any]:
         rows = wrong
     return {
         "layers": layers,
-        "verdict": give_verdict(report),
-        "lines": list_lines(report),
+        "verdict": list(map(escape, report.verdict())),
+        "lines": list(map(escape, [report.headline(), *report.details()])),
         "table": report.table(),
         "report": report.to_json(),
         "confusions": [[table.names, _list_cells(table.count())] for table in confusions.tables],

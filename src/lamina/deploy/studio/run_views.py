@@ -13,8 +13,7 @@ from lamina.deploy.studio.explanation import encode_image, encode_png
 from lamina.deploy.studio.kept_runs import read_note
 from lamina.deploy.studio.net_cards import format_layers
 from lamina.errors import LaminaError, plural
-from lamina.evaluation.reports import Report
-from lamina.evaluation.words import describe_score
+from lamina.evaluation.report import Report
 from lamina.insight.inspected_layers import (
     choose_layers,
     color_filters,
@@ -25,7 +24,6 @@ from lamina.runs.course import find_end
 from lamina.runs.folder import Row
 from lamina.runs.run import Run, count_planned, find_runs, load_run
 from lamina.studies.choosing import describe_net
-from lamina.targets import REGRESSION
 from lamina.training.hooks import activations
 from lamina.training.model import Model
 from lamina.training.pretrained import NONE
@@ -72,7 +70,7 @@ def _summarize(run: Run, rows: list[Row], runs_dir: Path) -> dict[str, Any]:
     if report is not None:
         score = report.score
         result = {
-            "score": describe_score(report),
+            "score": report.headline(),
             "score_value": score.value,
             "score_text": score.format(score.value, 1),
             "baseline_text": report.baseline and score.format(report.baseline.value, 1),
@@ -106,7 +104,7 @@ def _is_better(report: Report) -> bool:
     baseline = report.baseline
     if baseline is None or not baseline.is_beaten:
         return False
-    most = baseline.value if report.kind is REGRESSION else 1 - baseline.value
+    most = baseline.value if report.kind == "regression" else 1 - baseline.value
     return baseline.gain >= HARDLY * most
 
 
