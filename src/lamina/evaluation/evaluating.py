@@ -276,9 +276,8 @@ def _measure_decisions(
         "calibration_error": calibration_error(confidence, is_correct),
         "calibration_floor": calibration_floor(confidence),
     }
-    uncalibrated = task.with_temperatures(())
-    if uncalibrated != task:
-        raw = judge_predictions(uncalibrated, logits, targets)
+    if getattr(task, "temperatures", ()):
+        raw = judge_predictions(task.with_temperatures(()), logits, targets)
         values["uncalibrated_error"] = calibration_error(*raw)
     if task.kind is MULTI_LABEL:
         return values
