@@ -119,14 +119,14 @@ def find_explosion(row: Row, start: Start) -> Diagnosis | None:
     layer = max(gradients, key=gradients.__getitem__, default="")
     gradient = gradients.get(layer, 0.0)
     # Large gradients do no harm in a net that learns.
-    is_harmful = row["train_loss"] > WORSE_LOSS * start.untrained_loss
+    is_harmful = read_loss(row) > WORSE_LOSS * start.untrained_loss
     if gradient <= LARGE_GRADIENT or not is_harmful:
         return None
     return Diagnosis(
         kind="exploding-gradients",
         epoch=row["epoch"],
         layer=layer,
-        evidence={"gradient": gradient, "loss": row["train_loss"]},
+        evidence={"gradient": gradient, "loss": read_loss(row)},
         finding=(
             f"The gradient of layer {layer} has norm {gradient:.3g}; more than"
             f" {LARGE_GRADIENT:g} is unusual."
@@ -224,7 +224,12 @@ def compare_losses(row: Row, start: Start) -> float:
     initial = max(start.loss, start.untrained_loss)
     if math.isnan(start.untrained_loss):
         initial = start.loss
-    return float(row["train_loss"] / initial) if initial > 0 else math.nan
+    return read_loss(row) / initial if initial > 0 else math.nan
+
+
+def read_loss(row: Row) -> float:
+    """The training loss of an epoch; JSON has no infinity."""
+    return math.inf if row["train_loss"] is None else float(row["train_loss"])
 
 
 def column(row: Row, name: str) -> dict[str, float]:

@@ -164,9 +164,9 @@ def record_calls(model: Model, images: PixelTensor, paths: Iterable[str]) -> dic
 
 @contextmanager
 def watch(
-    model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], Tensor | None]
+    model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], None]
 ) -> Iterator[None]:
-    """Call ``see(path, input, output)`` after each module; a returned tensor is the new output."""
+    """Call ``see(path, input, output)`` after each module."""
 
     def note(
         path: str,
@@ -174,11 +174,10 @@ def watch(
         arguments: tuple[object, ...],
         named: dict[str, object],
         output: object,
-    ) -> Tensor | None:
+    ) -> None:
         first = next(iter((*arguments, *named.values())), None)
         if isinstance(first, Tensor) and isinstance(output, Tensor):
-            return see(path, first, output)
-        return None
+            see(path, first, output)
 
     hooks = [
         model.get_submodule(path).register_forward_hook(partial(note, path), with_kwargs=True)

@@ -21,6 +21,9 @@ from lamina.training.batches import Batch, DividedBatch
 from lamina.training.model import Model
 from lamina.training.task import Scalar, Vector
 
+WATCHED_STEPS = 3
+"""The steps of an epoch in which changed buffers are looked for."""
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -96,7 +99,7 @@ class LaneSums:
         self._buffers = [*self._statistics, *self._counts]
         self._before = [buffer.clone() for buffer in self._buffers]
         self._constants: dict[str, Tensor] = {}
-        if step.step == 0:
+        if step.step < WATCHED_STEPS:
             summed = {id(buffer) for buffer in self._buffers}
             self._constants = {
                 name: buffer.clone()
@@ -126,7 +129,7 @@ class LaneSums:
             *changes[len(self._statistics) :],
             loss.new_tensor(is_used),
             share * loss,
-            torch.as_tensor(correct, device=loss.device),
+            correct if isinstance(correct, Tensor) else loss.new_full((), correct),
             loss.new_tensor(float(group.take_interrupt())),
         ]
         vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])

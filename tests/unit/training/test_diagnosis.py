@@ -227,6 +227,7 @@ SMALL_UPDATES = [1e-4, None, 2e-4]
     ("kind", "layer", "row", "start"),
     [
         ("learning-rate-too-high", None, see(train_loss=3.0), START),
+        ("learning-rate-too-high", None, see(train_loss=None), START),  # infinity in JSON
         ("learning-rate-too-high", None, see(weight_norms=LARGE_WEIGHTS), START),
         (
             "exploding-gradients",
