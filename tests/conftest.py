@@ -75,6 +75,7 @@ if IS_COMPLETE:
 pytest_plugins = (
     "support.clocks",
     "support.images",
+    "support.own_code",
     "support.report_runs",
     "support.servers",
     "support.shapes",

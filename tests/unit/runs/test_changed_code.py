@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import linecache
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,43 +13,8 @@ from lamina import Epoch, Parts, load_run, start_run
 from lamina.cli import main
 from lamina.errors import LaminaWarning
 from lamina.training.custom import digest_source
+from support.own_code import LOSS, MODULE, SOURCE, rewrite
 from support.runs import DATA, RECIPE
-
-SOURCE = """
-from torch import nn
-from torch.nn import functional
-
-
-class Own(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(108, 3)
-
-    def forward(self, images):
-        return self.linear(images.flatten(1))
-
-
-def weigh(logits, targets):
-    return functional.cross_entropy(logits, targets)
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A file ``own_code.py`` with a module and a loss, imported."""
-    (tmp_path / "own_code.py").write_text(SOURCE)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield importlib.import_module("own_code")
-    del sys.modules["own_code"]
-
-
-def rewrite(own: ModuleType, before: str, after: str) -> None:
-    """Change the file, and import it again."""
-    Path(str(own.__file__)).write_text(SOURCE.replace(before, after))
-    linecache.checkcache()
-    importlib.invalidate_caches()
-    importlib.reload(own)
 
 
 def begin(own: ModuleType, folder: Path) -> Path:
@@ -76,7 +37,7 @@ def test_unchanged_code_resumes_without_a_warning(own, tmp_path):
 
 def test_a_changed_function_is_a_warning_when_training_resumes(own, tmp_path):
     path = begin(own, tmp_path)
-    rewrite(own, "return functional", "return 2 * functional")
+    rewrite(own, *LOSS)
     run = load_run(path, module=own.Own(), parts=Parts(loss=own.weigh))
     with pytest.warns(LaminaWarning, match=r"^the source of loss, own_code\.weigh, has changed"):
         run.train(data=DATA, progress=False)
@@ -84,7 +45,7 @@ def test_a_changed_function_is_a_warning_when_training_resumes(own, tmp_path):
 
 def test_a_changed_module_is_a_warning_when_it_is_loaded(own, tmp_path):
     path = begin(own, tmp_path)
-    rewrite(own, "images.flatten(1)", "images.flip(3).flatten(1)")
+    rewrite(own, *MODULE)
     with pytest.warns(LaminaWarning, match="^the code of Own has changed since"):
         run = load_run(path, module=own.Own())
     assert run.predictor().probabilities(DATA.test.pixels).shape == (12, 3)

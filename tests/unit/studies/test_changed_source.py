@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import linecache
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,51 +13,10 @@ import pytest
 from lamina import Parts, Recipe, Variant, compare, cross_validate
 from lamina.errors import RunError
 from lamina.studies.seeds import iter_seeds
+from support.own_code import LOSS, MAKER, MODULE, rewrite
 from support.runs import DATA
 
-SOURCE = """
-from torch import nn
-from torch.nn import functional
-
-
-class Own(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(108, 3)
-
-    def forward(self, images):
-        return self.linear(images.flatten(1))
-
-
-def make():
-    return Own()
-
-
-def weigh(logits, targets):
-    return functional.cross_entropy(logits, targets)
-"""
-LOSS = ("return functional", "return 2 * functional")
-MODULE = ("images.flatten(1)", "images.flip(3).flatten(1)")
-MAKER = ("return Own()", "return nn.Sequential(Own())")
 RECIPE = Recipe(epochs=1, batch_size=10)
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A file with a module and a loss, imported."""
-    (tmp_path / "changing.py").write_text(SOURCE)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield importlib.import_module("changing")
-    del sys.modules["changing"]
-
-
-def rewrite(own: ModuleType, before: str, after: str) -> None:
-    """Change the file, and import it again."""
-    Path(str(own.__file__)).write_text(SOURCE.replace(before, after))
-    linecache.checkcache()
-    importlib.invalidate_caches()
-    importlib.reload(own)
 
 
 def compare_own(own: ModuleType, folder: Path) -> Any:
