@@ -66,24 +66,30 @@ def test_a_killed_script_is_continued_to_the_same_digests(thread, image_set, und
     assert run.report.score == undisturbed.report.score
 
 
-KILL_BEFORE_EVERY_LINE = """
+SIGNAL_AT_LINE = """
 import os, signal, sys
+
+def signal_at(number, sign, modules):
+    # for sys.settrace: before a line of the modules, counted as they run
+    seen = 0
+    paths = [module.__file__ for module in modules]
+    def trace(frame, event, _):
+        nonlocal seen
+        if frame.f_code.co_filename not in paths:
+            return None
+        seen += event == "line"
+        if seen == number and event == "line":
+            os.kill(os.getpid(), sign)
+        return trace
+    return trace
+"""
+
+
+KILL_BEFORE_EVERY_LINE = """
 from pathlib import Path
 import torch
 from lamina import files
 from lamina.training import checkpoint as stored
-
-def kill_at(number):
-    seen = 0
-    def trace(frame, event, _):
-        nonlocal seen
-        if frame.f_code.co_filename not in (files.__file__, stored.__file__):
-            return None
-        seen += event == "line"
-        if seen == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-    return trace
 
 file = Path(sys.argv[1]) / "state.safetensors"
 old, new = ({"weight": torch.full((50_000,), value)} for value in (1.0, 2.0))
@@ -93,7 +99,7 @@ kills, left = [], 0
 while True:
     child = os.fork()
     if child == 0:
-        sys.settrace(kill_at(len(kills) + 1))
+        sys.settrace(signal_at(len(kills) + 1, signal.SIGKILL, (files, stored)))
         files.write_atomically(file, stored.pack_tensors(new, {}))
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
@@ -110,7 +116,7 @@ print(" ".join(kills), left)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
 def test_a_writer_killed_anywhere_leaves_the_old_or_the_new(tmp_path):
-    done = forking.run(tmp_path, code=KILL_BEFORE_EVERY_LINE)
+    done = forking.run(tmp_path, code=SIGNAL_AT_LINE + KILL_BEFORE_EVERY_LINE)
     assert done.returncode == 0, done.stderr
     *found, left = done.stdout.split()
     assert found == sorted(found, reverse=True)  # the old, and from some line on the new
@@ -121,25 +127,12 @@ def test_a_writer_killed_anywhere_leaves_the_old_or_the_new(tmp_path):
 
 
 CREATE_AT_EVERY_LINE = """
-import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 from lamina import files
 from lamina.errors import RunError
 from lamina.runs import start
 from lamina.runs.run import load_run
-
-def signal_at(number, sign):
-    seen = 0
-    def trace(frame, event, _):
-        nonlocal seen
-        if frame.f_code.co_filename not in (files.__file__, start.__file__):
-            return None
-        seen += event == "line"
-        if seen == number and event == "line":
-            os.kill(os.getpid(), sign)
-        return trace
-    return trace
 
 def create(runs_dir, creator):
     try:
@@ -161,7 +154,7 @@ while True:
     runs_dir = Path(f"{len(creators)}")
     child = os.fork()
     if child == 0:
-        sys.settrace(signal_at(len(creators) + 1, sign))
+        sys.settrace(signal_at(len(creators) + 1, sign, (files, start)))
         os._exit(0 if create(runs_dir, "first") else 1)
     status = os.waitpid(child, os.WUNTRACED)[1]
     if status == 0:
@@ -185,7 +178,7 @@ def test_of_two_processes_that_create_a_run_one_does_so_and_one_that_is_killed_d
     sign, tmp_path
 ):
     run, _ = start(tmp_path)
-    done = forking.run(run.path, sign, code=CREATE_AT_EVERY_LINE, cwd=tmp_path)
+    done = forking.run(run.path, sign, code=SIGNAL_AT_LINE + CREATE_AT_EVERY_LINE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     creators = done.stdout.split()
     assert len(creators) >= 50
