@@ -10,10 +10,10 @@ from typing import ClassVar
 from lamina.cli.data_argument import choose_data
 from lamina.cli.fields import PreparationFields
 from lamina.cli.options import Json, Progress, Source, Top
-from lamina.cli.output import check_output, save_table
+from lamina.cli.output import check_new, check_output, save_table
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
-from lamina.errors import DataError, plural
+from lamina.errors import plural
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,7 @@ def run(options: Options, terminal: Terminal) -> int:
 
     if options.groups is not None:
         check_output(options.groups, (".csv",), "--groups")
-        if options.groups.exists():
-            raise DataError(
-                f"{options.groups} exists, and may contain your groups. Choose another file, or"
-                " delete it."
-            )
+        check_new(options.groups, "groups")
     dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     with terminal.progress("comparing images") as progress:
         duplicates = compare_images([*dataset.splits.values()], progress)

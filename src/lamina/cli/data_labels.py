@@ -12,12 +12,12 @@ from tyro.conf import arg
 from lamina.cli.data_argument import choose_data
 from lamina.cli.fields import PreparationFields
 from lamina.cli.options import Device, Json, OwnModule, Progress, Source, Top
-from lamina.cli.output import check_output, save_sheet, save_table
+from lamina.cli.output import check_new, check_output, save_sheet, save_table
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Preparation
 from lamina.data.corrections import ADVICE, COLUMNS
-from lamina.errors import DataError, escape, plural
+from lamina.errors import escape, plural
 
 if TYPE_CHECKING:
     from lamina.insight.confident_learning import LabelIssues
@@ -63,11 +63,8 @@ def run(options: Options, terminal: Terminal) -> int:
 
     for file in options.output:
         check_output(file, (".csv", ".png"))
-        if file.suffix.lower() == ".csv" and file.exists():
-            raise DataError(
-                f"{file} exists, and may contain your corrections. Choose another file, or delete"
-                " it."
-            )
+        if file.suffix.lower() == ".csv":
+            check_new(file, "corrections")
     if options.hard is not None:
         check_output(options.hard, (".png",), "--hard")
     if options.run is not None:

@@ -39,10 +39,8 @@ def run(options: Options, terminal: Terminal) -> int:
     run, predictor = load_predictor(options.run, options.net, "cpu", terminal)
     recorded = run.record.data
     images = None
-    is_here = recorded.source and Path(recorded.source).exists()
-    if recorded.source in NAMES:
-        is_here = find_download_mb(recorded.source) == 0
-    if options.data or is_here:
+    is_known = recorded.source in NAMES or (recorded.source and Path(recorded.source).exists())
+    if options.data or (is_known and not find_download_mb(recorded.source)):
         dataset = choose_run_data(run, options.data, terminal)
         images = dataset.test or dataset.val or dataset.train
     else:

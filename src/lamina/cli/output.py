@@ -51,6 +51,14 @@ def check_output(file: Path, suffixes: Collection[str], flag: str = "--output") 
         )
 
 
+def check_new(file: Path, content: str) -> None:
+    """Check that a file does not exist, because people edit what it may contain."""
+    if file.exists():
+        raise DataError(
+            f"{file} exists, and may contain your {content}. Choose another file, or delete it."
+        )
+
+
 def format_csv(rows: Iterable[Iterable[str]], delimiter: str = ",") -> bytes:
     """Rows of a table; names that are not UTF-8 are escaped, so that the whole file is UTF-8."""
     lines = []
