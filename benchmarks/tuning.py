@@ -114,7 +114,7 @@ def main(
         print(rows[-1] | {setting: getattr(recipe, setting) for setting in OVER})
     pairs = {"TPE": tuned, "random": random}
     for one in [*judge_runs(pairs | {"recipe": base}), *judge_runs(pairs)]:
-        print(f"{one.a} compared with {one.b} on {one.split}: {one.words}")
+        print(f"{one.a} compared with {one.b} on {one.split}: {one.headline()}")
         rows.append(one.to_json())
     if json_file is not None:
         json_file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

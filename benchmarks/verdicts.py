@@ -68,12 +68,12 @@ Procedure: TypeAlias = Callable[[np.ndarray, Groups, float], Verdict]
 def judge_as_lamina(differences: np.ndarray, groups: Groups, alpha: float) -> Verdict:
     is_grouped = int(groups.max()) + 1 < len(groups)
     counted = groups if is_grouped else None
-    return measure_effect(differences, "accuracy", counted).judge(MARGIN, alpha)
+    return measure_effect(differences, "accuracy", counted).judge(MARGIN, 1 - alpha)
 
 
 def judge_images(differences: np.ndarray, _: Groups, alpha: float) -> Verdict:
     """As lamina, but images of a group are counted as independent."""
-    return measure_effect(differences).judge(MARGIN, alpha)
+    return measure_effect(differences).judge(MARGIN, 1 - alpha)
 
 
 def judge_seeds(differences: np.ndarray, _: Groups, alpha: float) -> Verdict:
@@ -101,8 +101,8 @@ def draw_weights(units: int) -> np.ndarray:
 
 
 def judge_one_pair(differences: np.ndarray, _: Groups, alpha: float) -> Verdict:
-    """McNemar's exact test of the first pair of runs."""
-    return measure_effect(differences[:1]).judge(MARGIN, alpha)
+    """As lamina, for the first pair of runs alone."""
+    return measure_effect(differences[:1]).judge(MARGIN, 1 - alpha)
 
 
 def judge(low: float, high: float) -> Verdict:
@@ -119,7 +119,7 @@ PROCEDURES: dict[str, Procedure] = {
     WITHOUT_GROUPS: judge_images,
     "t test over seeds": judge_seeds,
     "bootstrap over seeds and images": judge_resamples,
-    "one pair, McNemar": judge_one_pair,
+    "one pair": judge_one_pair,
 }
 
 

@@ -115,7 +115,7 @@ norm_verdict = lamina.compare(
 )
 print(f"A, with batch norm: {norm_verdict.a_score:.1%}")
 print(f"B, plain: {norm_verdict.b_score:.1%}")
-print(norm_verdict.words)
+print(norm_verdict.headline())
 
 # sphinx_gallery_start_ignore
 assert norm_verdict.difference > 0.08
@@ -147,7 +147,7 @@ dropout_verdict = lamina.compare(
 )
 print(f"A, with dropout: {dropout_verdict.a_score:.1%}")
 print(f"B, without: {dropout_verdict.b_score:.1%}")
-print(dropout_verdict.words)
+print(dropout_verdict.headline())
 
 # sphinx_gallery_start_ignore
 assert dropout_verdict.difference < 0

@@ -58,7 +58,7 @@ verdict = lamina.compare(
     seeds=4,
     progress=False,
 )
-print(verdict.words)
+print(verdict.headline())
 
 # sphinx_gallery_start_ignore
 assert verdict.interval[0] < verdict.interval[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
@@ -11,11 +11,10 @@ from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
 from lamina.errors import DataError, check_type
-from lamina.evaluation.intervals import ALPHA, LEVEL, Groups, mean_interval, number_groups
+from lamina.evaluation.intervals import ALPHA, LEVEL, Groups, number_groups
 from lamina.evaluation.paired import (
     Effect,
-    Verdict,
-    find_differences,
+    choose_levels,
     measure_effect,
     measure_fold_effect,
     pool_groups,
@@ -116,25 +115,13 @@ def compare_scores(
     >>> compare_scores(first, second).verdict
     'better'
     """
-    return compare_arrays({"a": a, "b": b}, groups, margin, level)
-
-
-def compare_arrays(
-    scores: Mapping[str, ArrayLike],
-    groups: Sequence[object] | np.ndarray | None,
-    margin: float | None,
-    level: float = LEVEL,
-) -> PairedComparison:
-    """Compare the first of two named arrays of scores with the second (:func:`compare_scores`)."""
     check_type(margin, (Real,), "margin", "a number, such as 0.005")
     check_type(level, (Real,), "level", "a number, such as 0.95", is_optional=False)
     try:
-        tables = {
-            name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()
-        }
+        first = np.atleast_2d(np.asarray(a, np.float64))
+        second = np.atleast_2d(np.asarray(b, np.float64))
     except (TypeError, ValueError) as error:
         raise DataError(f"Scores must be arrays of numbers (seeds, images): {error}.") from error
-    first, second = tables.values()
     images = first.shape[-1]
     names = []
     if groups is not None:
@@ -158,8 +145,8 @@ def compare_arrays(
             " positive margin."
         )
     metric = "accuracy" if np.isin(both, (0, 1)).all() else "score"
-    numbers = number_groups(names)
-    return compare_tables(ScoreTables(tables, metric, "test", numbers), margin, 1 - level)[0]
+    tables = ScoreTables({"a": first, "b": second}, metric, "test", number_groups(names))
+    return compare_tables(tables, margin, 1 - level)[0]
 
 
 def _is_missing(group: object) -> bool:
@@ -175,63 +162,49 @@ def compare_tables(
 ) -> list[PairedComparison]:
     """Compare all experiments with the last, together at the significance level ``alpha``.
 
-    Several comparisons are adjusted: differences by Holm's method, equality and intervals by
-    Bonferroni's. ``last_alpha`` is the level of a study's last look, whose interval is narrowest.
+    Their levels are chosen by Holm's method. ``last_alpha`` is the significance level of a study's
+    last look, whose interval is narrowest.
     """
     if margin is None:
         margin = tables.choose_margin()
     *names, _ = tables.scores
     effects = [tables.measure_effect(name) for name in names]
-    are_different = find_differences(effects, alpha)
-    level = 1 - alpha / len(names)
+    levels = choose_levels(effects, alpha)
     last_level = 1 - (last_alpha or alpha) / len(names)
-    comparisons = []
-    for name, effect, is_different in zip(names, effects, are_different, strict=True):
-        comparison = _describe(tables, name, effect, level, margin)
-        comparison = replace(comparison, image_half_width=effect.image_half_width(last_level))
-        if is_different:
-            verdict: Verdict = "better" if effect.difference > 0 else "worse"
-            comparison = replace(comparison, verdict=verdict)
-        comparisons.append(comparison)
-    return comparisons
+    return [
+        _compare(tables, name, effect, level, last_level, margin)
+        for name, effect, level in zip(names, effects, levels, strict=True)
+    ]
 
 
-def _describe(
-    tables: ScoreTables, name: str, effect: Effect, level: float, margin: float
+def _compare(
+    tables: ScoreTables,
+    name: str,
+    effect: Effect,
+    level: float,
+    last_level: float,
+    margin: float,
 ) -> PairedComparison:
     *_, reference = tables.scores
-    interval = effect.interval(level)
     table = tables.find_differences(name)
-    differences = tuple(table.mean(axis=1).tolist())
-    groups = None
-    if tables.groups is not None:
-        groups = len(tables.groups.unique())
-    comparison = PairedComparison(
+    differences = table.mean(axis=1)
+    if tables.folds is not None:
+        differences = pool_groups(table.mean(axis=0)[None], tables.folds)[0]
+    return PairedComparison(
         a=name,
         b=reference,
         metric=tables.metric,
         split=tables.split,
         a_score=float(tables.scores[name].mean()),
         b_score=tables.score.value,
-        difference=effect.difference,
+        effect=effect,
         level=level,
-        interval=(interval.low, interval.high),
-        seeds_interval=None,
-        differences=differences,
-        images=table.shape[1],
-        groups=groups,
+        last_level=last_level,
         margin=margin,
-        seeds_to_detect=None,
-        image_half_width=effect.image_half_width(level),
-        verdict=effect.judge(margin, 1 - level),
+        differences=tuple(differences.tolist()),
+        images=table.shape[1],
         a_deviation=seed_deviation(tables.scores[name], tables.groups),
         b_deviation=seed_deviation(tables.scores[reference], tables.groups),
+        groups=None if tables.groups is None else len(tables.groups.unique()),
+        folds=None if tables.folds is None else len(differences),
     )
-    if tables.folds is not None:
-        by_fold = pool_groups(table.mean(axis=0)[None], tables.folds)[0]
-        return replace(comparison, differences=tuple(by_fold.tolist()), folds=len(by_fold))
-    mean = mean_interval(differences, level)
-    if mean.low is not None and mean.high is not None:
-        for_seeds = effect.clip(mean.low, mean.high)
-        comparison = replace(comparison, seeds_interval=(for_seeds.low, for_seeds.high))
-    return replace(comparison, seeds_to_detect=effect.seeds_to_detect(margin, 1 - level))

@@ -66,7 +66,7 @@ def sketch_differences(compared: Sequence[PairedComparison]) -> Markup:
     for text in CAPTION:
         bottom += LINE_PX
         shapes.append(shape("text", text, x="0", y=bottom, fill="currentColor"))
-    words = "; ".join(f"{comparison.a}: {comparison.words}" for comparison in compared)
+    words = "; ".join(f"{comparison.a}: {comparison.headline()}" for comparison in compared)
     return shape(
         "svg",
         *shapes,

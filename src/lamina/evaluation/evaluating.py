@@ -25,11 +25,9 @@ from lamina.evaluation.intervals import (
     ROUNDING,
     Groups,
     Interval,
-    influence_interval,
-    matched_interval,
     number_groups,
-    sum_by_group,
 )
+from lamina.evaluation.paired import measure_effect
 from lamina.evaluation.predictions import check_finite
 from lamina.evaluation.report import Baseline, Report, Row
 from lamina.evaluation.scores import (
@@ -236,20 +234,17 @@ def _measure_gain(
     """The gain over a constant prediction of these images."""
     sign = -1 if METRICS[metric].lower_is_better else 1
     gain = sign * (measured.value - plain.value)
-    influences = sign * (measured.influences - plain.influences)
-    interval = influence_interval(gain, sum_by_group(influences, groups))
-    if metric == "accuracy" and groups is None:
-        images = len(influences)
-        differences = gain + images * influences  # 1, 0 or -1 for each image
-        better = int((differences > 0.5).sum())
-        worse = int((differences < -0.5).sum())
-        interval = matched_interval(better, worse, images)
-    # only one score varies
-    elif interval and measured.interval and plain.influences.abs().max() < ROUNDING:
+    images = len(measured.influences)
+    units = images if groups is None else len(groups.unique())
+    if units == 1 or measured.interval is None:
+        return gain, None
+    if plain.influences.abs().max() < ROUNDING:  # only one score varies
         ends = (measured.interval.low, measured.interval.high)
         low, high = sorted(sign * (end - plain.value) for end in ends)
-        interval = Interval(low, high)
-    return gain, interval
+        return gain, Interval(low, high)
+    differences = gain + sign * images * (measured.influences - plain.influences)
+    effect = measure_effect(differences.numpy()[None], metric, groups, measured.step)
+    return gain, effect.interval()
 
 
 def _measure_rows(task: Task, columns: Columns, truth: Truth) -> tuple[Row, ...]:

@@ -1,4 +1,4 @@
-"""Confidence intervals: for accuracies, paired differences, and means over seeds."""
+"""Confidence intervals: for fractions, other metrics, and means over seeds."""
 
 from __future__ import annotations
 
@@ -59,18 +59,6 @@ def wilson_interval(correct: float, total: float, design_effect: float = 1.0) ->
         low=min((center - half_width) / scale, fraction) if correct else 0.0,
         high=max((center + half_width) / scale, fraction) if correct < total else 1.0,
     )
-
-
-def matched_interval(better: int, worse: int, total: int, level: float = LEVEL) -> Interval:
-    """The interval of a difference of accuracies, from images that only one model gets correct."""
-    # Wald interval with half an image added to each cell (Agresti, Min, Statistics in Medicine 24
-    # (2005), 729-740).
-    better_share = (better + 0.5) / (total + 2)
-    worse_share = (worse + 0.5) / (total + 2)
-    difference = better_share - worse_share
-    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
-    half_width = z * math.sqrt((better_share + worse_share - difference**2) / (total + 2))
-    return Interval(max(difference - half_width, -1.0), min(difference + half_width, 1.0))
 
 
 def influence_interval(

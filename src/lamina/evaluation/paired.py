@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float64
-from torch.distributions import Binomial
 
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.intervals import (
@@ -19,7 +18,6 @@ from lamina.evaluation.intervals import (
     LEVEL,
     Groups,
     Interval,
-    matched_interval,
     sum_by_group,
     t_quantile,
 )
@@ -48,24 +46,20 @@ class Effect:
     images: int  # number n of independent images, or of groups of images
     seed_variance: float  # of the difference between seeds on these images; 0 for one seed
     image_variance: float  # of the expected difference between images, or groups
-    limit: float = math.inf  # largest possible difference
+    limit: float | None = None  # largest possible difference, if there is one
     # of the variance between folds, the part that more folds do not reduce, because their training
     # images are mostly the same
     overlap: float = 0.0
-    # images that only one of a single pair of models gets correct
-    discordant: tuple[int, int] | None = None
 
     def interval(self, level: float = LEVEL) -> Interval:
         """The interval of the difference for new images and, for several seeds, new seeds."""
-        if self.discordant is None:
-            half_width = self.half_width(level)
-            return self.clip(self.difference - half_width, self.difference + half_width)
-        matched = matched_interval(*self.discordant, self.images, level)
-        if mcnemar_p_value(*self.discordant) < 1 - level:
-            return matched
-        return Interval(min(matched.low, 0.0), max(matched.high, 0.0))  # agrees with the exact test
+        half_width = self.half_width(level)
+        return self.clip(self.difference - half_width, self.difference + half_width)
 
     def clip(self, low: float, high: float) -> Interval:
+        """The interval without impossible differences."""
+        if self.limit is None:
+            return Interval(low, high)
         return Interval(max(low, -self.limit), min(high, self.limit))
 
     def half_width(self, level: float, seeds: int | None = None) -> float:
@@ -84,19 +78,19 @@ class Effect:
         """Half the width of the interval that would remain with any number of seeds."""
         return t_quantile(self.images - 1, level) * math.sqrt(self.image_variance / self.images)
 
-    def judge(self, margin: float, alpha: float = ALPHA) -> Verdict:
-        """Whether the first is better, worse, or equal, by the interval of level 1 - ``alpha``.
+    def judge(self, margin: float, level: float = LEVEL) -> Verdict:
+        """Whether the first is better, worse, or equal, by the interval of this level.
 
         A difference is claimed if the interval excludes 0, equality if it lies within the margin:
-        two one-sided tests at ``alpha`` / 2 (Schuirmann, Journal of Pharmacokinetics and
+        two one-sided tests at (1 - ``level``) / 2 (Schuirmann, Journal of Pharmacokinetics and
         Biopharmaceutics 15 (1987), 657-680).
         """
-        interval = self.interval(1 - alpha)
+        interval = self.interval(level)
         if interval.low > 0 or interval.high < 0:
             return "better" if interval.low > 0 else "worse"
         return "equal" if -margin < interval.low and interval.high < margin else "undecided"
 
-    def seeds_to_detect(self, margin: float, alpha: float = ALPHA) -> int | None:
+    def seeds_to_detect(self, margin: float, level: float = LEVEL) -> int | None:
         """The number of seeds with which 80 % of studies detect a difference of the margin.
 
         It is larger than this study's number, and ``None`` if over 1,000. Both quantiles have
@@ -105,9 +99,7 @@ class Effect:
         """
 
         def can_detect(seeds: int) -> bool:
-            return (
-                self.half_width(1 - alpha, seeds) + self.half_width(2 * POWER - 1, seeds) <= margin
-            )
+            return self.half_width(level, seeds) + self.half_width(2 * POWER - 1, seeds) <= margin
 
         if not 2 <= self.seeds < MOST_SEEDS or not can_detect(MOST_SEEDS):
             return None
@@ -129,22 +121,20 @@ def measure_effect(
     Searle et al., Variance Components, 1992, chapter 4). Neither part is estimated below the lower
     limit that the interaction implies.
 
-    For fractions, half an image is added in favor of each model, as for one pair (Agresti and Min,
-    Statistics in Medicine 24 (2005), 729-740), in the class where one image counts most.
-    Otherwise, models that predict alike on a few images would have no variance.
+    For fractions, half an image is added in favor of each model (Agresti and Min, Statistics in
+    Medicine 24 (2005), 729-740), in the class where one image counts most. Otherwise, models that
+    predict alike on a few images would have no variance.
 
     With groups, n is the number of groups, and all variances are of the sums over a group.
 
     Args:
         differences: Score of the first minus score of the second, such as 1, 0 or -1 for an image.
-        metric: The metric, whose possible values limit the interval. For the accuracy of one pair
-            of models that are not grouped, McNemar's exact test decides.
+        metric: The metric, whose possible values limit the interval.
         groups: Number of each image's group.
         step: The largest change of a fraction that one image or group can cause, by default 1/n.
     """
     table = pool_groups(differences, groups)
     seeds, images = table.shape
-    mean = table.mean()
     by_image = table.mean(axis=0)
     limit, added = _allow_for_few(metric, images, step)
     interaction = _measure_interaction(table)
@@ -152,12 +142,7 @@ def measure_effect(
     if seeds > 1:
         seed_variance = max(float(table.mean(axis=1).var(ddof=1)), interaction / images)
     image_variance = max(float(by_image.var(ddof=1)) - interaction / seeds, 0.0) + added
-    discordant = None
-    if seeds == 1 and metric == "accuracy" and groups is None:
-        discordant = (int((differences > 0).sum()), int((differences < 0).sum()))
-    return Effect(
-        float(mean), seeds, images, seed_variance, image_variance, limit, discordant=discordant
-    )
+    return Effect(float(table.mean()), seeds, images, seed_variance, image_variance, limit)
 
 
 def measure_fold_effect(
@@ -196,10 +181,10 @@ def average_folds(values: Float64[np.ndarray, " k"]) -> Effect:
     )
 
 
-def _allow_for_few(metric: str, images: int, step: float | None) -> tuple[float, float]:
+def _allow_for_few(metric: str, images: int, step: float | None) -> tuple[float | None, float]:
     """The largest possible difference, and the variance of half an image in favor of each model."""
     if not Score(metric, 0.0).is_fraction:
-        return math.inf, 0.0
+        return None, 0.0
     return 1.0, images * ((step or 1 / images) * images / (images + 2)) ** 2
 
 
@@ -245,35 +230,27 @@ def _measure_interaction(table: Float64[np.ndarray, "s n"]) -> float:
     return float(np.square(rest).sum() / ((seeds - 1) * (images - 1)))
 
 
-def mcnemar_p_value(better: int, worse: int) -> float:
-    """Exact two-sided p value of McNemar's test: a binomial test of 1/2.
+def choose_levels(effects: Sequence[Effect], alpha: float = ALPHA) -> list[float]:
+    """The level of the interval of each of several effects, by Holm's method.
 
-    McNemar, Psychometrika 12 (1947), 153-157.
+    With probability 1 - ``alpha``, no interval excludes 0 for an effect that is zero (Holm,
+    Scandinavian Journal of Statistics 6 (1979), 65-70). Intervals that include 0 have Bonferroni's
+    level.
     """
-    half = torch.tensor(0.5, dtype=torch.float64)
-    counts = torch.arange(min(better, worse) + 1, dtype=torch.float64)
-    logs = Binomial(better + worse, half).log_prob(counts)
-    return min(1.0, 2 * float(logs.exp().sum()))
-
-
-def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bool]:
-    """Whether each of several effects is not zero.
-
-    With probability 1 - ``alpha``, none of the effects that are zero is claimed (Holm, Scandinavian
-    Journal of Statistics 6 (1979), 65-70).
-    """
-    claimed = [False] * len(effects)
-    while not all(claimed):
-        level = 1 - alpha / claimed.count(False)
-        intervals = [effect.interval(level) for effect in effects]
-        more = [
-            is_claimed or not interval.low <= 0 <= interval.high
-            for is_claimed, interval in zip(claimed, intervals, strict=True)
+    levels = [1 - alpha / len(effects)] * len(effects)
+    left = list(range(len(effects)))
+    while left:
+        level = 1 - alpha / len(left)
+        intervals = {place: effects[place].interval(level) for place in left}
+        different = [
+            place for place in left if not intervals[place].low <= 0 <= intervals[place].high
         ]
-        if more == claimed:
+        if not different:
             break
-        claimed = more
-    return claimed
+        for place in different:
+            levels[place] = level
+        left = [place for place in left if place not in different]
+    return levels
 
 
 def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:

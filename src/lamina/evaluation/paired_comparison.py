@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from lamina.errors import plural
 from lamina.evaluation.difference_sketch import sketch_differences
-from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Verdict
+from lamina.evaluation.intervals import mean_interval
+from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Effect, Verdict
 from lamina.evaluation.report import count_images, describe_deviation
-from lamina.markup import card, table, wrap
+from lamina.markup import Markup, Table
+from lamina.shown import Shown
 from lamina.targets import Score
 from lamina.training.events import Event
+from lamina.values import to_json_values
 
 
 @dataclass(frozen=True)
-class PairedComparison(Event):
-    """Compares two runs or experiments, A and B; differences are positive if A is better."""
+class PairedComparison(Shown, Event):
+    """Compares two runs or experiments, A and B; differences are positive if A is better.
 
+    Verdict, intervals and the number of seeds needed follow from the effect and the level.
+    """
+
+    texts: ClassVar[int] = 3
     a: str  # name of A
     b: str  # name of B, the reference
     metric: str  # name of the score
     split: str  # that was evaluated
     a_score: float  # mean over seeds
     b_score: float
-    difference: float  # mean over seeds
+    effect: Effect  # the difference with its variances
     level: float  # of all intervals: 0.95, or more if there are several looks or comparisons
-    interval: tuple[float, float]  # for new images and, with several seeds, new seeds
-    # for new seeds on these images; ``None`` for one seed, and for folds
-    seeds_interval: tuple[float, float] | None
+    last_level: float  # of the intervals at the last look
+    margin: float  # largest difference that counts as equal
     differences: tuple[float, ...]  # of each seed, or of each fold
     images: int
-    margin: float  # largest difference that counts as equal
-    seeds_to_detect: int | None  # a difference of the margin; ``None`` if more than 1,000
-    # of the interval that would remain with any number of seeds, at the last look
-    image_half_width: float
-    verdict: Verdict  # on A
     # standard deviations over seeds, excluding variation due to images; ``None`` for one seed
     a_deviation: float | None = None
     b_deviation: float | None = None
@@ -44,9 +44,49 @@ class PairedComparison(Event):
     folds: int | None = None  # number of folds; ``None`` if all pairs have the same images
 
     @property
+    def difference(self) -> float:
+        """The mean difference over seeds."""
+        return self.effect.difference
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval of the difference for new images and, with several seeds, new seeds."""
+        interval = self.effect.interval(self.level)
+        return interval.low, interval.high
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether A is better, worse or equal, by the interval and the margin."""
+        return self.effect.judge(self.margin, self.level)
+
+    @property
     def seeds(self) -> int:
         """The number of seeds, of pairs of models, or of folds."""
         return len(self.differences)
+
+    @property
+    def seeds_interval(self) -> tuple[float, float] | None:
+        """The interval for new seeds on these images; ``None`` for one seed, and for folds."""
+        mean = mean_interval(self.differences, self.level)
+        if self.folds is not None or mean.low is None or mean.high is None:
+            return None
+        interval = self.effect.clip(mean.low, mean.high)
+        return interval.low, interval.high
+
+    @property
+    def seeds_to_detect(self) -> int | None:
+        """The number of seeds that would detect a difference of the margin.
+
+        ``None`` if it is more than 1,000, for one seed, and for folds.
+        """
+        if self.folds is not None:
+            return None
+        return self.effect.seeds_to_detect(self.margin, self.level)
+
+    @property
+    def image_half_width(self) -> float:
+        """Half the width of the interval at the last look, with any number of seeds."""
+        return self.effect.image_half_width(self.last_level)
 
     @property
     def is_limited(self) -> bool:
@@ -67,16 +107,14 @@ class PairedComparison(Event):
         """Whether there is a verdict, or more seeds cannot lead to one."""
         return self.verdict != "undecided" or self.is_limited
 
-    @property
-    def words(self) -> str:
+    def headline(self) -> str:
         """The verdict in words, with interval, number of seeds and images, and margin."""
-        size = f"{plural(self.seeds, 'seed', 'seeds')}, {self._images}"
         if self.folds is not None:
-            size = f"{self.folds} folds, {self._images}"
+            return self._describe_verdict(f"{self.folds} folds, {self._images}")
         if self.seeds == 1:
-            size = f"one pair of models, {self._images}"
-        text = self._describe_verdict(size)
-        return f"{text}; other seeds may differ" if self.seeds == 1 else text
+            text = self._describe_verdict(f"one pair of models, {self._images}")
+            return f"{text}; other seeds may differ"
+        return self._describe_verdict(f"{self.seeds} seeds, {self._images}")
 
     def _describe_verdict(self, size: str) -> str:
         margin = self.format(self.margin, unit=True)
@@ -91,9 +129,8 @@ class PairedComparison(Event):
         difference = self.format(abs(self.difference), unit=True)
         if abs(self.difference) < self.margin:
             difference += f", less than the margin of {margin},"
-        by_holm = "; significant by Holm's method" if low <= 0 else ""
         interval = f"{self._level} {self._range(low, high)}"
-        return f"A is {self.verdict} by {difference} ({interval}; {size}{by_holm})"
+        return f"A is {self.verdict} by {difference} ({interval}; {size})"
 
     def _advise(self) -> str:
         """What more seeds would do."""
@@ -126,15 +163,10 @@ class PairedComparison(Event):
     def _range(self, low: float, high: float, *, unit: bool = False) -> str:
         return f"{self.format(low)} to {self.format(high, unit=unit)}"
 
-    def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {"event": "comparison", "seeds": self.seeds, "words": self.words}
-
-    def __str__(self) -> str:
-        lines = [
-            f"A {self.a}: {self.split} {self.a_words}",
-            f"B {self.b}: {self.split} {self.b_words}",
-        ]
-        return "\n".join([*lines, self.words, *self.notes()])
+    def table(self) -> Table:
+        """The headings and rows of a table of A and B with their scores."""
+        rows = [("A", self.a, self.a_words), ("B", self.b, self.b_words)]
+        return ("", "net or run", self.split), rows
 
     @property
     def a_words(self) -> str:
@@ -150,18 +182,8 @@ class PairedComparison(Event):
         score = Score(self.metric, value)
         return f"{score}{describe_deviation(score, deviation)}"
 
-    def _repr_html_(self) -> str:
-        notes = (wrap("p", note) for note in self.notes())
-        figure = sketch_differences([self])
-        return card(self.words, table(*self.table(), texts=2), figure, *notes)
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        """The headings and rows of a table of A and B with their scores."""
-        rows = [("A", self.a, self.a_words), ("B", self.b, self.b_words)]
-        return ("", "net or run", self.split), rows
-
-    def notes(self) -> list[str]:
-        """The interval for new seeds, and in how many pairs or folds A is better, as text."""
+    def remarks(self) -> list[str]:
+        """The interval for new seeds, and in how many pairs or folds A is better."""
         better = sum(difference > 0 for difference in self.differences)
         equal = sum(difference == 0 for difference in self.differences)
         pairs = f"{better} of {self.seeds} {'pairs' if self.folds is None else 'folds'}"
@@ -174,3 +196,13 @@ class PairedComparison(Event):
         interval = self._range(*self.seeds_interval, unit=True)
         seeds = f"for new seeds on these images: {interval} ({self._level})"
         return [f"{seeds}; A is better in {pairs}"]
+
+    def figures(self) -> Sequence[Markup]:
+        """The difference with its intervals."""
+        return [sketch_differences([self])]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, and what follows from them."""
+        names = ("difference", "interval", "verdict", "seeds", "seeds_interval", "seeds_to_detect")
+        derived = {name: to_json_values(getattr(self, name)) for name in names}
+        return {"event": "comparison", "words": self.headline(), **derived, **super().to_json()}

@@ -67,7 +67,7 @@ class Ablation(Shown):
     def table(self) -> Table:
         """The headings, and a row for each part with its verdict."""
         rows = [(name, "–", "diverged") for name in self.diverged]
-        rows += [(shown.a, shown.a_words, shown.words) for shown in self.comparisons]
+        rows += [(shown.a, shown.a_words, shown.headline()) for shown in self.comparisons]
         return ("A", "score", "compared with the whole"), rows
 
     def figures(self) -> Sequence[Markup]:

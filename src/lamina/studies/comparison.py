@@ -218,8 +218,8 @@ def compare(
         LaminaError: An argument is invalid, A and B are the same, or any error of
             :func:`~lamina.train`.
 
-    Source: Searle et al., Variance Components, 1992, chapter 4 (seeds and images); McNemar,
-    Psychometrika 12, 1947 (two runs); Nadeau and Bengio, Machine Learning 52, 2003 (folds).
+    Source: Searle et al., Variance Components, 1992, chapter 4 (seeds and images); Nadeau and
+    Bengio, Machine Learning 52, 2003 (folds).
 
     >>> import tempfile
     >>> from lamina import compare

@@ -169,7 +169,7 @@ class Tuned(Event):
             mean += describe_deviation(score, self.test_deviation)
             lines.append(f"test {score.title} of the best: {mean}")
         if self.comparison is not None:
-            words = self.comparison.words.replace("A is", "the best is", 1)
+            words = self.comparison.headline().replace("A is", "the best is", 1)
             lines.append(f"compared with {self.comparison.b} on {self.comparison.split}: {words}")
         return lines
 

@@ -39,8 +39,7 @@ def judge_runs(
 ) -> list[PairedComparison]:
     """Compare experiments with the last one, by the stored predictions of their runs.
 
-    Several comparisons are adjusted: differences by Holm's method, equality and intervals by
-    Bonferroni's.
+    The levels of several comparisons are chosen by Holm's method.
 
     Args:
         runs: For each experiment, its runs, in the same order of seeds.

@@ -84,14 +84,14 @@ def test_booleans_are_accuracies_and_other_numbers_are_scores():
     effect = measure_effect(first.astype(float) - second)
     assert comparison.interval == (effect.interval().low, effect.interval().high)
     assert (comparison.metric, comparison.margin, comparison.seeds) == ("accuracy", 0.005, 4)
-    assert "A a: test accuracy" in str(comparison)
+    assert "A  a           accuracy 78.75 %" in str(comparison)
     losses = generator.random((2, 300))
     numbers = compare_scores(-losses[0], -losses[1], margin=0.1, level=0.9)
     assert (numbers.metric, numbers.margin, numbers.seeds) == ("score", 0.1, 1)
     assert numbers.level == pytest.approx(0.9)
     grouped = compare_scores(first, second, groups=np.arange(300) // 10)
     assert grouped.groups == 30
-    assert "300 images in 30 groups" in grouped.words
+    assert "300 images in 30 groups" in grouped.headline()
 
 
 @pytest.mark.parametrize(

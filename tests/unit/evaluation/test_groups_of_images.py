@@ -188,5 +188,5 @@ def test_runs_on_grouped_images_are_compared_by_their_groups(tmp_path):
         runs[net][0].train(data=data, progress=False)
     (comparison,) = judge_runs(runs)
     assert (comparison.images, comparison.groups) == (40, 10)
-    assert "40 images in 10 groups" in comparison.words
+    assert "40 images in 10 groups" in comparison.headline()
     assert comparison.to_json()["groups"] == 10

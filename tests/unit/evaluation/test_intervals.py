@@ -11,7 +11,6 @@ from scipy import stats
 from lamina.evaluation.intervals import (
     MeanInterval,
     influence_interval,
-    matched_interval,
     mean_interval,
     t_quantile,
     wilson_interval,
@@ -106,11 +105,6 @@ def test_mean_interval_moves_and_stretches_with_the_values(values, shift, factor
     moved = mean_interval([shift + factor * value for value in values])
     assert moved.low == pytest.approx(shift + factor * plain.low, abs=1e-6)
     assert moved.high == pytest.approx(shift + factor * plain.high, abs=1e-6)
-
-
-def test_the_matched_interval_is_agresti_and_mins():
-    interval = matched_interval(30, 10, 100)
-    assert (round(interval.low, 3), round(interval.high, 3)) == (0.079, 0.313)
 
 
 def test_the_influences_of_a_mean_give_students_interval():

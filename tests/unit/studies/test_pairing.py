@@ -58,7 +58,7 @@ def test_a_comparison_on_folds_is_the_corrected_t_test(images, tmp_path):
     low, high = comparison.interval
     added = stats.t.ppf(0.975, 119) / 122  # half an image in favor of each model
     assert (high - low) / 2 == pytest.approx(np.hypot(half_width, added))
-    assert "4 folds, 120 images" in comparison.words
+    assert "4 folds, 120 images" in comparison.headline()
     assert "folds" in str(comparison)
 
 

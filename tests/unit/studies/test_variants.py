@@ -83,7 +83,7 @@ def test_a_figure_has_alternative_text_and_escapes_names(tmp_path):
         progress=False,
     )
     figure = sketch_differences([comparison])
-    assert 'role="img"' in figure and comparison.words.split(":")[0] in figure
+    assert 'role="img"' in figure and comparison.headline().split(":")[0] in figure
     assert ">0.0 points</text>" in figure  # the unit, at a number that is always drawn
     assert '<a> "b"' not in comparison._repr_html_()
     assert figure in comparison._repr_html_()

@@ -65,9 +65,8 @@ function say(a, b, verdict, words) {
 }
 
 function Verdicts({ run, judged }) {
-  const [{ images, split, metric, level }] = judged;
-  const share = Number((100 * level).toFixed(1));
-  const all = `These are ${share} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
+  const [{ images, split, metric }] = judged;
+  const all = `The intervals are wider, so that all ${judged.length} verdicts hold with 95 % confidence.`;
   return html`
     <h3>On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}</h3>
     ${judged.map(({ a, verdict, words }) => html`<p><strong>${say(a, run.name, verdict, words)}</strong>.</p>`)}
