@@ -52,7 +52,7 @@ class Options:
     in_groups: ClassVar = {
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
-        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs", "threads"), "time and recipe"),
+        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs"), "time and recipe"),
         **dict.fromkeys(("name", "runs_dir", "save_every", "progress"), "run"),
     }
     in_help_all: ClassVar = (
@@ -61,7 +61,6 @@ class Options:
         "pretrained",
         "seeds",
         "jobs",
-        "threads",
         "runs_dir",
         "save_every",
         "progress",
@@ -98,10 +97,6 @@ class Options:
     """cross-validate with N folds, then train a final model on all images; print the out-of-fold
     score with its 95 % confidence interval (for small data sets: 5)"""
     jobs: Jobs = None
-    threads: Annotated[int | None, Range(1)] = None
-    """number of threads that compute; the run keeps it when it is resumed, unless OMP_NUM_THREADS
-    is set (default: one for each core, or OMP_NUM_THREADS; with a time limit, one for each idle
-    core)"""
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
@@ -158,7 +153,6 @@ def run(options: Options, terminal: Terminal) -> int:
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
                 jobs=options.jobs,
-                threads=options.threads,
             )
             events: Generator[RunEvent, None, Any]
             if options.folds is not None:
@@ -176,8 +170,6 @@ def run(options: Options, terminal: Terminal) -> int:
 
 def _check(options: Options, processes: int) -> None:
     """Reject options that exclude each other."""
-    from lamina.training.threads import check_threads
-
     if options.start_from is not None:
         reason = (
             "--start-from uses the net, weights and recipe of one run; settings of the recipe have"
@@ -200,12 +192,9 @@ def _check(options: Options, processes: int) -> None:
             )
     if options.seeds is None and options.folds is None:
         refuse(options, "Only the runs of --seeds and --folds are trained at once.", "jobs")
-    else:
-        refuse(options, "The runs of --seeds and --folds divide the cores.", "threads")
-    check_threads(options.threads)
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."
-        refuse(options, reason, "time", "seeds", "folds", "threads")
+        refuse(options, reason, "time", "seeds", "folds")
     if options.time is not None and "epochs" in options.settings:
         raise RecipeError(
             "--time and --epochs both set the number of epochs. Use only one of them."

@@ -349,7 +349,7 @@ class Validation:
             return (yield from iter_training(part, self.request, deadline, setup))
         record = RunFolder(setup.path).read_record()
         candidate = Candidate.of(self.make(record, 1, record.recipe.epochs))
-        return (yield from on_all_cores(iter_planned(candidate, None, setup), setup))
+        return (yield from on_all_cores(iter_planned(candidate, None, setup)))
 
     def iter_run(self, fold: int, jobs: Jobs, seconds: float | None) -> Events[Run]:
         """Train another run, or load it; with ``seconds``, within this time, on all cores."""
@@ -359,7 +359,7 @@ class Validation:
         candidate = Candidate.of(jobs.makers[path]()).time()
         share = Deadline(time.perf_counter(), seconds)
         events = iter_planned(candidate, share, self.setup.at(path))
-        return (yield from on_all_cores(events, self.setup, has_time_limit=True))
+        return (yield from on_all_cores(events, has_time_limit=True))
 
     def make(self, record: RunRecord, fold: int, epochs: int) -> Experiment:
         """The experiment of the first run, with the images of a fold and this number of epochs."""

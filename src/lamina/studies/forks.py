@@ -174,7 +174,7 @@ class Jobs:
         if path not in self.jobs:
             events = iter_planned(candidate, None, setup)
             if not self.can_fork:
-                return (yield from on_all_cores(events, setup))
+                return (yield from on_all_cores(events))
             return (yield from iter_computing_with(self.threads, events))
         for event in self._iter_events(path):
             if isinstance(event, Started):  # the process has checked a run that it continues

@@ -127,7 +127,6 @@ class RunSetup:
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
     jobs: int | None = None  # runs to train at once (``Jobs``)
-    threads: int | None = None  # of a run; by default, as many as there are cores
 
     @property
     def path(self) -> Path:
@@ -139,11 +138,9 @@ class RunSetup:
         return replace(self, runs_dir=folder.parent, name=folder.name)
 
 
-def on_all_cores(
-    events: Events[Result], setup: RunSetup, *, has_time_limit: bool = False
-) -> Events[Result]:
+def on_all_cores(events: Events[Result], *, has_time_limit: bool = False) -> Events[Result]:
     """The events, computed on all cores; with a time limit, on those that are idle."""
-    threads = choose_threads(setup.threads, has_time_limit=has_time_limit)
+    threads = choose_threads(has_time_limit=has_time_limit)
     if threads.reason:
         yield ThreadsDecision("threads", str(threads), threads.reason)
     return (yield from iter_computing_with(threads.number, events))

@@ -50,7 +50,6 @@ from lamina.training.model import set_dropout
 from lamina.training.pretrained import PACKAGES, find_all_at_hand, reading_ahead
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
-from lamina.training.threads import check_threads
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 
@@ -64,7 +63,6 @@ def train(
     start_from: Run | str | Path | None = None,
     seconds: float | None = None,
     pretrained: bool | None = None,
-    threads: int | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     progress: bool = True,
@@ -89,9 +87,6 @@ def train(
         pretrained: Without ``net``, whether to train a net with pretrained weights that are already
             on this machine. By default, lamina does so for photographs, or as a short trial decides
             if there is time for it.
-        threads: Number of threads of torch, by default one for each core, at most
-            ``torch.get_num_threads()``; with a time limit, one for each core that is idle now (on
-            Linux). The run keeps the number when it is resumed.
         name: As for :func:`~lamina.start_run`.
         runs_dir: As for :func:`~lamina.start_run`.
         progress: Print choices and a line per epoch, and show a progress bar.
@@ -115,8 +110,7 @@ def train(
     """
     began = time.perf_counter()
     check_name(name)
-    check_threads(threads)
-    setup = RunSetup(Path(runs_dir), name, threads=threads)
+    setup = RunSetup(Path(runs_dir), name)
     if pretrained is not None and not (net is None and start_from is None):
         raise RecipeError("lamina chooses no net, because it is given. Leave out pretrained.")
     if start_from is None:
@@ -171,7 +165,7 @@ def iter_training(
     """Train a run of a named net, or of one that lamina chooses, before the deadline."""
     events = _iter_training(dataset, request, deadline, setup)
     has_time_limit = deadline is not None
-    return (yield from on_all_cores(events, setup, has_time_limit=has_time_limit))
+    return (yield from on_all_cores(events, has_time_limit=has_time_limit))
 
 
 def _iter_training(

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +14,6 @@ from typing import TypeVar
 import torch
 
 from lamina.data.pixels import count_cores, list_processors
-from lamina.errors import RecipeError, check_type
-from lamina.training import group
 
 SAMPLE_SECONDS = 0.1
 MOST_SAMPLES = 5
@@ -37,51 +35,32 @@ class Threads:
         return f"{self.number} of {self.most}"
 
 
-def choose_threads(wanted: int | None = None, *, has_time_limit: bool = False) -> Threads:
-    """As many threads as requested, or as there are cores; with a time limit, idle cores.
+def choose_threads(*, has_time_limit: bool = False) -> Threads:
+    """As many threads as there are cores; with a time limit, as there are idle cores.
 
     A thread that waits for another uses its core, so two trainings that together have more threads
     than cores slow each other down several times.
     """
-    most = torch.get_num_threads()
-    if wanted is not None:
-        return Threads(wanted, max(wanted, most), "as requested")
-    if is_decided():
-        return Threads(most, most, f"{DECIDED_BY} is {os.environ[DECIDED_BY]}")
-    if most == 1 or group.size() > 1:
-        return Threads(most, most)
+    threads = torch.get_num_threads()
+    if DECIDED_BY in os.environ:
+        return Threads(threads, threads, f"{DECIDED_BY} is {os.environ[DECIDED_BY]}")
     cores = count_cores()
-    allowed = min(most, cores)
+    most = min(threads, cores)
     processors = len(list_processors())
     # the load of a host does not reduce the cores of a container
-    if not has_time_limit or cores < processors:
-        return Threads(allowed, allowed)
+    if most == 1 or not has_time_limit or cores < processors:
+        return Threads(most, most)
     busy = measure_busy_cores()
-    number = max(1, min(allowed, round(processors - busy)))
+    number = max(1, min(most, round(processors - busy)))
     reason = ""
-    if number < allowed:
-        reason = f"other programs use {busy:.1f} cores; set {DECIDED_BY}={allowed} to use {allowed}"
-    return Threads(number, allowed, reason)
-
-
-def check_threads(wanted: int | None) -> None:
-    check_type(wanted, (int,), "threads", "a whole number")
-    most = max(os.cpu_count() or 1, torch.get_num_threads())
-    if wanted is not None and not 1 <= wanted <= most:
-        raise RecipeError(
-            f"threads is {wanted}; it must be from 1 to {most}, the number of cores. Use"
-            f" threads={max(1, min(wanted, most))}."
-        )
-
-
-def is_decided() -> bool:
-    """Whether the user has set the number of threads in the environment."""
-    return DECIDED_BY in os.environ
+    if number < most:
+        reason = f"other programs use {busy:.1f} cores; set {DECIDED_BY}={most} to use {most}"
+    return Threads(number, most, reason)
 
 
 def keep_threads(recorded: int) -> int:
     """The recorded number of threads, unless the environment or this machine decides otherwise."""
-    if is_decided() or recorded > count_cores():
+    if DECIDED_BY in os.environ or recorded > count_cores():
         return torch.get_num_threads()
     return recorded
 
@@ -104,19 +83,14 @@ def iter_computing_with(
 
     Between two items, the caller's number is restored.
     """
-    thrown = None
-    while True:
-        with computing_with(threads):
-            try:
-                item = next(items) if thrown is None else items.throw(thrown)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            finally:
-                thrown = None  # its traceback refers to this frame
-        try:
+    with closing(items):
+        while True:
+            with computing_with(threads):
+                try:
+                    item = next(items)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
             yield item
-        except BaseException as error:
-            thrown = error
 
 
 def measure_busy_cores() -> float:

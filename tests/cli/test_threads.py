@@ -1,4 +1,4 @@
-"""``lamina train --threads``, and the threads of commands that train a run again."""
+"""The threads of commands that train a run, or train it again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from lamina import load_run
 from lamina.cli import main
 from lamina.training.threads import DECIDED_BY, computing_with
-from support.commands import run_refused
 
 TRAIN = ["train", "Flatten(), Output()", "--epochs", "1", "--name", "run", "--data"]
 
@@ -16,10 +15,11 @@ TRAIN = ["train", "Flatten(), Output()", "--epochs", "1", "--name", "run", "--da
 def trained(workplace, image_set, monkeypatch, capsys):
     """A run of one thread, in a process of two that nobody has asked for."""
     monkeypatch.delenv(DECIDED_BY, raising=False)
+    with computing_with(1):
+        assert main([*TRAIN, str(image_set)]) == 0
+    assert load_run("runs/run").record.machine.threads == 1
+    capsys.readouterr()
     with computing_with(2):
-        assert main([*TRAIN, str(image_set), "--threads", "1"]) == 0
-        assert "threads: 1 of 2 (as requested)" in capsys.readouterr().err.splitlines()
-        assert load_run("runs/run").record.machine.threads == 1
         yield
 
 
@@ -39,8 +39,3 @@ def test_the_environment_is_named_as_the_reason(workplace, image_set, monkeypatc
         assert main([*TRAIN, str(image_set)]) == 0
     assert "threads: 2 of 2 (OMP_NUM_THREADS is 2)" in capsys.readouterr().err.splitlines()
     assert load_run("runs/run").record.machine.threads == 2
-
-
-def test_runs_that_divide_the_cores_take_no_number_of_threads(workplace, image_set):
-    refused = run_refused(*TRAIN, image_set, "--seeds", "2", "--threads", "1")
-    assert "The runs of --seeds and --folds divide the cores. Leave out --threads." in refused
