@@ -62,14 +62,10 @@ def find_linear_head(model: Model) -> str:
     """The path of the linear layer that computes the logits; ``RecipeError`` if there is none."""
     path = find_head(model)
     calls = record_calls(model, black_images(model, 2), [path, "body"])
+    call = calls[path]
     layer = model.get_submodule(path)
-    is_head = (
-        type(layer) is nn.Linear
-        and layer.bias is not None
-        and path in calls
-        and calls[path].input.ndim == 2
-    )
-    if not is_head or not torch.equal(calls[path].output, calls["body"].output):
+    is_linear = type(layer) is nn.Linear and layer.bias is not None and call.input.ndim == 2
+    if not is_linear or not torch.equal(call.output, calls["body"].output):
         raise RecipeError(
             "head is 'fitted', which needs a net whose logits are the output of one linear layer"
             f" with a bias, but this net's last layer, {path} ({layer}), does not compute its"

@@ -14,9 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from lamina.data.images import Progress
 from lamina.errors import NetError
 from lamina.kernels.norm_act import ACTIVATIONS, BATCH_NORMS, has_hooks
-from lamina.training.hooks import black_images, watch
+from lamina.training.hooks import black_images, record_calls, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
-from lamina.training.randomness import seeded
 from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor
 
 MOST_FEATURES = 4096
@@ -87,27 +86,26 @@ def compute_logits(model: Model, batches: Sequence[Pixels]) -> LogitsArray:
 
 
 def find_head(model: Model) -> str:
-    """The module path of the linear layer or convolution that is called last.
+    """The module path of the linear layer or convolution that computes the logits.
+
+    If other operations compute them, it is the last of these layers that is called.
 
     Raises:
         NetError: The model has no such layer.
     """
-    layers = [
+    layers = {
         path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
-    ]
-    called: list[str] = []
-
-    def note(path: str, _: Tensor, __: Tensor) -> None:
-        called.append(path)
-
-    with torch.no_grad(), eval_mode(model), seeded(0, model.device), watch(model, layers, note):
-        model(black_images(model, 1))
+    }
+    calls = record_calls(model, black_images(model, 1), [*layers, "body"])
+    called = [path for path in calls if path in layers]
     if not called:
         raise NetError(
             "The model has no linear layer or convolution, so it has no head and no features. Use"
             " a net that ends in Output()."
         )
-    return called[-1]
+    logits = calls["body"].output.flatten()
+    heads = [path for path in called if torch.equal(calls[path].output.flatten(), logits)]
+    return (heads or called)[-1]
 
 
 def features(model: Model, pixels: Pixels, progress: Progress | None = None) -> Features:

@@ -136,3 +136,22 @@ def test_a_head_that_is_called_twice_gives_the_features_of_its_last_call():
     normalized = model.normalize(torch.from_numpy(images.pixels))
     expected = model.body.trunk(normalized).detach()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+class Auxiliary(Own):
+    """Computes outputs of another layer after the logits, which its loss reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(4, 3)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        hidden = self.trunk(pixels)
+        logits = self.head(hidden)
+        self.predicted = self.other(hidden)
+        return logits
+
+
+def test_the_head_computes_the_logits_though_another_layer_is_called_later():
+    model = build_model(Auxiliary(), draw_noise(6), Recipe())
+    assert find_head(model) == "body.head"
