@@ -49,7 +49,7 @@ from lamina.training.task import Columns, Logits, MultiLabel, Regression, Task, 
 def evaluate(
     model: Model,
     images: Images,
-    metrics: OwnMetrics = (),
+    metrics: OwnMetrics | None = None,
 ) -> Report:
     """Evaluate a model on a split.
 
@@ -73,7 +73,7 @@ def evaluate(
     >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'
     """
-    return evaluate_with_logits(model, images, Parts(metrics=metrics).metrics)[0]
+    return evaluate_with_logits(model, images, Parts(metrics=metrics or {}).metrics)[0]
 
 
 def evaluate_with_logits(

@@ -77,7 +77,7 @@ from lamina.training.custom import (
     check_parts_type,
     describe_part,
     digest_source,
-    drop_ignored,
+    find_ignored,
 )
 from lamina.training.loop import Training
 from lamina.training.model import Initial, Model
@@ -386,7 +386,7 @@ def start_run(
     else:
         dataset = as_dataset(data)
     if not isinstance(recipe, Recipe):
-        recipe = drop_ignored(choice.fit(recipe, dataset.train), parts)
+        recipe = replace(choice.fit(recipe, dataset.train), **find_ignored(parts))
     return create_run(dataset, choice, recipe, parts, start, Place(Path(runs_dir), name))
 
 

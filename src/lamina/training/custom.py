@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from tokenize import TokenError
 from typing import Any
 
@@ -41,21 +41,13 @@ class Parameters(list[nn.Parameter]):
 
 TAKEN_NAMES = ("loss", *METRICS)
 """Metrics that lamina computes."""
-ARGUMENTS = {
-    "loss": ("logits, targets", "functional.cross_entropy(logits, targets)"),
-    "optimizer": ("parameters, recipe", "torch.optim.SGD(parameters, lr=recipe.lr)"),
-    "augment": ("images, targets", "(images.flip(3), targets)"),
-    "schedule": ("done", "1 - done"),
-    "metrics": ("logits, targets", "(logits.argmax(1) == targets).float().mean()"),
-}
-"""The arguments of each part and an example of its result."""
 
 OwnLoss = Callable[[Tensor, Any], Tensor]
 OwnOptimizer = Callable[[Parameters, Recipe], Optimizer]
 OwnAugment = Callable[[Tensor, Any], tuple[Tensor, Any]]
 OwnSchedule = Callable[[float], float]
 OwnMetric = Callable[[Tensor, Tensor], Any]
-OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
+OwnMetrics = Mapping[str, OwnMetric]
 
 
 @dataclass(frozen=True)
@@ -78,29 +70,7 @@ class LowerIsBetter:
         return self.function(logits, targets)
 
 
-def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
-    """Metrics by name, by default the name of the function."""
-    functions: Any = () if metrics is None else metrics
-    if isinstance(functions, str) or not isinstance(functions, Iterable):
-        raise RecipeError(
-            f"metrics must be a list or a dictionary of functions, got {metrics!r:.60}. Use"
-            " metrics=[function]."
-        )
-    if isinstance(functions, Mapping):
-        return functions
-    named: dict[str, OwnMetric] = {}
-    for metric in functions:
-        name = describe_part(metric).rpartition(".")[2]
-        if name in named:
-            raise RecipeError(
-                f"metrics has two functions named {name}. Use a dictionary, such as"
-                f" metrics={{'{name}_2': …}}."
-            )
-        named[name] = metric
-    return named
-
-
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class Parts:
     """Your own loss, optimizer, augmentation, schedule and metrics, in place of the recipe's.
 
@@ -121,41 +91,34 @@ class Parts:
             targets must fit the loss.
         schedule: Function of the completed fraction of steps, from 0 to below 1, that returns the
             factor of the learning rate, 0 or more. Replaces ``Recipe.schedule``.
-        metrics: A list of functions, or a dictionary of functions by name. Each gets the logits,
-            float32 (N, K), and the targets of a whole split, as in ``Images``, on the CPU, and
-            returns a number. For regression, predictions in the units of the targets take the place
-            of logits. Computed whenever ``val`` or ``test`` is evaluated. The metric that
-            ``Recipe.metric`` names is the score, and must return a finite number; higher is better
-            unless the function is wrapped in :class:`LowerIsBetter`.
+        metrics: Functions by name. Each gets the logits, float32 (N, K), and the targets of a whole
+            split, as in ``Images``, on the CPU, and returns a number. For regression, predictions
+            in the units of the targets take the place of logits. Computed whenever ``val`` or
+            ``test`` is evaluated. The metric that ``Recipe.metric`` names is the score, and must
+            return a finite number; higher is better unless the function is wrapped in
+            :class:`LowerIsBetter`.
 
     Raises:
-        RecipeError: A part is not a function with these arguments, or the name of a metric is
-            taken.
+        RecipeError: A part is not a function, or the name of a metric is taken.
 
     >>> def largest(logits, targets):
     ...     return logits.max()
-    >>> list(Parts(loss=nn.CrossEntropyLoss(), metrics=[largest]).metrics)
+    >>> list(Parts(loss=nn.CrossEntropyLoss(), metrics={"largest": largest}).metrics)
     ['largest']
     """
 
-    loss: OwnLoss | None
-    optimizer: OwnOptimizer | None
-    augment: OwnAugment | None
-    schedule: OwnSchedule | None
-    metrics: Mapping[str, OwnMetric]
+    loss: OwnLoss | None = None
+    optimizer: OwnOptimizer | None = None
+    augment: OwnAugment | None = None
+    schedule: OwnSchedule | None = None
+    metrics: OwnMetrics = field(default_factory=dict)
 
-    def __init__(
-        self,
-        loss: OwnLoss | None = None,
-        optimizer: OwnOptimizer | None = None,
-        augment: OwnAugment | None = None,
-        schedule: OwnSchedule | None = None,
-        metrics: OwnMetrics = (),
-    ) -> None:
-        named = _name_metrics(metrics)
-        vars(self).update(
-            loss=loss, optimizer=optimizer, augment=augment, schedule=schedule, metrics=named
-        )
+    def __post_init__(self) -> None:
+        if not isinstance(self.metrics, Mapping):
+            raise RecipeError(
+                f"metrics must be a dictionary of functions by name, got {self.metrics!r:.60}. Use"
+                " metrics={'name': function}."
+            )
         for name in self.metrics:
             if not isinstance(name, str) or not name.isidentifier() or name in TAKEN_NAMES:
                 raise RecipeError(
@@ -169,7 +132,6 @@ class Parts:
                     f"{name} must be a function, got {what}. docs/howto/extend.md describes its"
                     " arguments."
                 )
-            _check_arguments(name, part)
         if isinstance(self.loss, nn.Module) and any(
             weight.requires_grad for weight in self.loss.parameters()
         ):
@@ -199,21 +161,6 @@ class Parts:
 
 
 NO_PARTS = Parts()
-
-
-def _check_arguments(name: str, part: Callable[..., Any]) -> None:
-    arguments, example = ARGUMENTS[name.partition(".")[0]]
-    try:
-        signature = inspect.signature(part)
-    except (TypeError, ValueError):  # of some built-in functions
-        return
-    try:
-        signature.bind(*arguments.split(", "))
-    except TypeError as error:
-        raise RecipeError(
-            f"{name} is called with {arguments}, but {describe_part(part)} does not accept these"
-            f" arguments ({error}). Use a function such as lambda {arguments}: {example}."
-        ) from error
 
 
 def describe_part(part: Callable[..., Any]) -> str:
@@ -266,32 +213,20 @@ def check_parts(parts: Parts, recipe: Recipe) -> None:
             f" parts=Parts(metrics={{name: function}}). {suggest(recipe.metric, known)}",
             field="metric",
         )
-    for setting in _find_replaced(parts):
-        value = getattr(recipe, setting.name)
-        if value != setting.default:
-            part = setting.metadata["part"]
+    for name, default in find_ignored(parts).items():
+        value = getattr(recipe, name)
+        if value != default:
             raise RecipeError(
-                f"{setting.name} is {value!r}, but your own {part} replaces it. Implement it in"
-                f" your {part} if you need it, and use dataclasses.replace(recipe,"
-                f" {setting.name}={setting.default!r})."
+                f"{name} is {value!r}, but one of your own parts replaces it. Implement it there if"
+                f" you need it, and use dataclasses.replace(recipe, {name}={default!r})."
             )
 
 
 def find_ignored(parts: Parts) -> dict[str, Any]:
     """The fields of a recipe that custom parts replace, with their defaults."""
-    return {setting.name: setting.default for setting in _find_replaced(parts)}
-
-
-def drop_ignored(recipe: Recipe, parts: Parts) -> Recipe:
-    """The recipe without the fields that custom parts replace."""
-    return dataclasses.replace(recipe, **find_ignored(parts))
-
-
-def _find_replaced(parts: Parts) -> list[dataclasses.Field[Any]]:
-    """The recipe's fields that name a custom part as their replacement."""
-    replaced = []
+    ignored = {}
     for setting in dataclasses.fields(Recipe):
         part = setting.metadata.get("part")
         if part is not None and getattr(parts, part) is not None:
-            replaced.append(setting)
-    return replaced
+            ignored[setting.name] = setting.default
+    return ignored

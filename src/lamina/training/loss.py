@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from lamina.errors import RecipeError
@@ -19,26 +18,14 @@ from lamina.training.task import Logits, Scalar
 
 BatchLoss: TypeAlias = Callable[[Logits, Batch], Scalar]
 """From logits and batch to the mean loss."""
-MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
-"""Errors that torch's losses raise for targets that do not fit."""
 
 
 def choose_loss(model: Model, recipe: Recipe, parts: Parts) -> BatchLoss:
     """The task's loss, or the custom one."""
     task = model.task
-    augment = parts.augment
 
     def compare(logits: Logits, batch: Batch) -> Scalar:
-        try:
-            return task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
-        except MISFITS as error:
-            if augment is None or isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise RecipeError(
-                f"augment, {describe_part(augment)}, returned targets that the {task.kind} loss"
-                f" does not accept ({error}). For classes, return class indices (N,) or"
-                " probabilities (N, K); for other targets, also pass your own loss."
-            ) from error
+        return task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
 
     function = parts.loss
     if function is None:

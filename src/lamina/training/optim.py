@@ -88,15 +88,6 @@ def _build_custom(function: OwnOptimizer, model: Model, recipe: Recipe) -> Optim
             f" {type(optimizer).__name__}. Return one, such as torch.optim.SGD(parameters,"
             " lr=recipe.lr)."
         )
-    try:
-        # because a scheduler may have wrapped it
-        inspect.signature(inspect.unwrap(type(optimizer).step)).bind(optimizer)
-    except TypeError as error:
-        raise RecipeError(
-            f"optimizer must have a step() without a closure, but {type(optimizer).__name__}"
-            " computes the loss several times per step. Choose another, or write the loop by hand"
-            " (docs/howto/use-a-module.md)."
-        ) from error
     if any("lr" not in group for group in optimizer.param_groups):
         raise RecipeError(
             f"optimizer must have a learning rate, lr, in each parameter group, but {name} returned"

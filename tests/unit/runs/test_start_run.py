@@ -22,7 +22,7 @@ from lamina.errors import LaminaError, NetError, RecipeError, RunError
 from lamina.nets import Flatten, Layer, Net, Output, Residual
 from lamina.runs.run import list_runs
 from lamina.studies.image_sizes import choose_by_images
-from lamina.training.custom import drop_ignored
+from lamina.training.custom import find_ignored
 from lamina.training.recipe import fit_recipe
 from support.runs import DATA, NET, RECIPE
 from support.trainings import same
@@ -67,7 +67,9 @@ def test_a_recipe_has_a_name_and_own_parts_replace_its_fields(tmp_path, monkeypa
     assert run.record.recipe == fit_recipe(named, 6, 32, images.kind)
     parts = lamina.Parts(loss=nn.functional.cross_entropy, schedule=lambda done: 1 - done)
     run = start_run(squares(32, 32), "cnn", "article", parts=parts, runs_dir=tmp_path)
-    assert run.record.recipe == drop_ignored(load_recipe("cnn", "article"), parts)
+    assert run.record.recipe == dataclasses.replace(
+        load_recipe("cnn", "article"), **find_ignored(parts)
+    )
     with pytest.raises(RecipeError, match=r"^cnn has no recipe 'bst'\. Did you mean best\?"):
         start_run(DATA, "cnn", "bst", runs_dir=tmp_path)
     for call in (start_run, partial(load_run, run.path)):

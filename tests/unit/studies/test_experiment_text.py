@@ -111,7 +111,7 @@ def test_own_functions_replace_settings_of_a_named_recipe_alone(tmp_path):
     plain, _ = fit_experiment(Request(choice, smooth, parts=parts), DATA)
     assert plain.recipe == smooth  # which training refuses
     with pytest.raises(
-        RecipeError, match=r"label_smoothing is 0\.2, but your own loss replaces it"
+        RecipeError, match=r"label_smoothing is 0\.2, but one of your own parts replaces it"
     ):
         Candidate.of(plain).time()
 

@@ -77,9 +77,11 @@ def test_with_other_metrics_it_is_the_same_experiment(tmp_path):
     train = partial(iter_seeds, DATA, NET, RECIPE, seeds=1, name="s", runs_dir=tmp_path)
     *_, first = train()
     assert [
-        event for event in train(parts=Parts(metrics=[other_loss])) if isinstance(event, Epoch)
+        event
+        for event in train(parts=Parts(metrics={"other_loss": other_loss}))
+        if isinstance(event, Epoch)
     ] == []
-    *_, again = train(parts=Parts(metrics=[other_loss]))
+    *_, again = train(parts=Parts(metrics={"other_loss": other_loss}))
     assert again.scores == first.scores
 
 
