@@ -48,7 +48,7 @@ def check_types() -> None:
         "augment",
         "batches",
         "checkpoint",
-        "forward",
+        "loss",
         "guard",
         "head",
         "loop",

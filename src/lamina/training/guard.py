@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
+from torch import Tensor
 
 from lamina.errors import NetError, NotFiniteError, RecipeError
 from lamina.training.augment import shrink_batch
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.custom import Parts, describe_part
-from lamina.training.hooks import (
-    black_images,
-    innermost_paths,
-    name_layer,
-    record_calls,
-    watch,
-)
+from lamina.training.hooks import black_images, innermost_paths, name_layer, watch
 from lamina.training.model import FAILURES, Model, first_line
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import list_size_fractions
+from lamina.training.schedule import find_size_fraction
 from lamina.training.task import Logits, Scalar
 
-BATCH_NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)
-NORMALIZATIONS = (*BATCH_NORMALIZATIONS, nn.LayerNorm)
 UNKNOWN = "the loss"
 HOLDERS = {
     "live": "the model",
@@ -38,68 +29,45 @@ HOLDERS = {
 }
 
 
-def normalizes(model: Model) -> bool:
-    """Whether a model has a normalization layer."""
-    return any(isinstance(module, NORMALIZATIONS) for module in model.modules())
-
-
 def check_model(model: Model, recipe: Recipe, images: int) -> None:
     """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train on this many images."""
     if not any(weight.requires_grad for weight in model.parameters()):
         raise NetError(
             "The net has no trainable weights. Add a layer that has some, such as Output()."
         )
-    batch = min(recipe.batch_size, images)
-    paths = _find_normalizing(model, recipe, batch)
-    fractions = list_size_fractions(recipe)
-    if not paths:
-        fractions.pop()  # the full size, which the model was built for
-    for fraction in fractions:
-        pair = shrink_batch(black_images(model, 2), fraction)
-        _, height, width, _ = pair.shape
-        try:
-            calls = record_calls(model, pair, paths)
-        except FAILURES as error:
-            raise RecipeError(
-                f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not"
-                f" accept images of {height}×{width} px: {first_line(error)}. Use a larger"
-                " fraction, or a net with GlobalMaxPool() or GlobalAvgPool() before Output(),"
-                " which accepts several sizes.",
-                field="start_size_fraction",
-            ) from error
-        for path, call in calls.items():
-            if _count_values(model.get_submodule(path), call.input, batch) > 1:
-                continue
-            layer = f"layer {name_layer(model, path)} gets a single value per channel"
-            if batch > 1:
-                raise RecipeError(f"In training, {layer}. Remove it, or use larger images.")
-            cause = "batch_size is 1" if recipe.batch_size == 1 else "there is 1 training image"
-            raise RecipeError(f"{cause}, so {layer} to normalize. Use 2 or more.")
+    if recipe.start_size_fraction:
+        _check_smallest(model, recipe)
+    if recipe.head == "random" and min(recipe.batch_size, images) == 1:
+        _check_single(model)
 
 
-def _find_normalizing(model: Model, recipe: Recipe, batch: int) -> list[str]:
-    """The modules that may get a single value to normalize in training."""
-    # Two images are enough for all but layers that normalize each image.
-    kinds = BATCH_NORMALIZATIONS if batch == 1 else _InstanceNorm
-    model.train()  # a custom module may keep some layers in eval mode
-    paths = []
-    for path, module in model.named_modules():
-        keeps_statistics = isinstance(module, _BatchNorm) and recipe.head == "fitted"
-        if isinstance(module, kinds) and module.training and not keeps_statistics:
-            paths.append(path)
-    model.eval()
-    return paths
+def _check_smallest(model: Model, recipe: Recipe) -> None:
+    pixels = shrink_batch(black_images(model, 1), find_size_fraction(recipe, epoch=0))
+    _, height, width, _ = pixels.shape
+    try:
+        with torch.no_grad():
+            model(pixels)
+    except FAILURES as error:
+        raise RecipeError(
+            f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not"
+            f" accept images of {height}×{width} px: {first_line(error)}. Use a larger"
+            " fraction, or a net with GlobalMaxPool() or GlobalAvgPool() before Output(),"
+            " which accepts several sizes.",
+            field="start_size_fraction",
+        ) from error
 
 
-def _count_values(module: nn.Module, pair: Tensor, batch: int) -> int:
-    """The values that a module normalizes together, from its input for two images."""
-    pixels = pair.shape[2:].numel()
-    if isinstance(module, _InstanceNorm):
-        return pixels
-    values = batch * pair.shape[0] // 2 * pixels
-    if isinstance(module, nn.GroupNorm):
-        return values * (pair.shape[1] // module.num_groups)
-    return values
+def _check_single(model: Model) -> None:
+    """Normalization layers may need several values per channel."""
+    copied = deepcopy(model).train()
+    try:
+        with torch.no_grad():
+            copied(black_images(model, 1))
+    except ValueError as error:
+        raise RecipeError(
+            f"The net cannot be trained with one image per step: {first_line(error)}. Use a"
+            " batch_size of 2 or more, and as many images."
+        ) from error
 
 
 def check_loss(
@@ -121,13 +89,10 @@ def check_loss(
     for lane in range(divided.lanes):
         if place == UNKNOWN:
             place = trace_not_finite(model, divided.gather(lane), compute, parts)
-    remedies = ", gradient_clip 1, or BatchNorm() in the net"
-    if normalizes(model):
-        remedies = " or gradient_clip 1"
     raise NotFiniteError(
         f"The loss became {'NaN' if math.isnan(loss) else 'infinity'} at step {divided.step + 1} of"
         f" epoch {divided.epoch + 1}. The first values that are not finite: {place}.",
-        remedy=f"Try an lr below {lr:g}{remedies}.",
+        remedy=f"Try an lr below {lr:g} or gradient_clip 1.",
     )
 
 

@@ -41,7 +41,7 @@ from lamina.training.layer_statistics import (
 from lamina.training.loss import choose_loss
 from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
-from lamina.training.precision import choose_precision, prepare
+from lamina.training.precision import choose_precision, use_kernels
 from lamina.training.prediction import predict_logits
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
@@ -137,7 +137,7 @@ class Training:
             augment=parts.augment,
         )
         self._loss = choose_loss(self._live, recipe, parts)
-        self._twin = prepare(self._live, find_kernels())
+        self._forward_model = use_kernels(self._live, find_kernels())
         self._models = {"live": self._live}
         self._mean: MeanWithStart | None = None
         if recipe.initial_fraction:
@@ -285,7 +285,7 @@ class Training:
             seeded(derive_seed(self.recipe.seed, purpose, self.steps_done), device),
             torch.autocast(device.type, torch.bfloat16, enabled=self._autocasts),
         ):
-            logits: Logits = self._twin(batch.pixels)
+            logits: Logits = self._forward_model(batch.pixels)
         return logits, self._loss(logits, batch)
 
     def _count_correct(self, logits: Logits, batch: Batch) -> Tensor | float:

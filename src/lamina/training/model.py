@@ -205,7 +205,7 @@ def build_model(
         body: nn.Module = net.module(images.shape)
     else:
         body = net
-        _check_state(body)
+        _check_weights(body)
     if initial is not None:
         mean = initial.mean
         std = initial.std
@@ -328,27 +328,14 @@ def _materialize(body: nn.Module, in_shape: Shape) -> None:
             body(torch.zeros(shape))
 
 
-def _check_state(module: nn.Module) -> None:
-    """Raise ``NetError`` unless a module has float weights, and only real tensors as its state."""
+def _check_weights(module: nn.Module) -> None:
+    """Raise ``NetError`` unless a module has float weights."""
     expected = torch.get_default_dtype()
     for name, weight in module.named_parameters():
         if weight.dtype != expected:
             raise NetError(
                 f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call"
                 " module.float() first."
-            )
-    for name, value in module.state_dict().items():
-        if name.endswith("_extra_state"):
-            owner = name.removesuffix("_extra_state").rstrip(".") or "the module"
-            raise NetError(
-                f"{owner} has extra state (get_extra_state), but lamina stores only tensors. Keep"
-                " the state in buffers with self.register_buffer(name, tensor)."
-            )
-        if value.is_complex():
-            raise NetError(
-                f"{name} is {value.dtype}, but lamina stores only real tensors. Store"
-                " torch.view_as_real of it, or register it with persistent=False if the module can"
-                " compute it again."
             )
 
 
@@ -377,20 +364,13 @@ def _check_own_module(model: Model, sample: PixelTensor) -> None:
 
 
 def _find_final_activation(logits: Logits, task: Task) -> str | None:
-    """The final activation function, found from the autograd graph or from the output values."""
+    """The final activation function, found from the autograd graph."""
     step = logits.grad_fn
     while step is not None and step.name().startswith(RESHAPING):
         step = step.next_functions[0][0]
     name = "" if step is None else step.name().removesuffix("Backward0").removesuffix("Forward")
-    if name in FINAL_ACTIVATIONS or (name == "Tanh" and isinstance(task, Regression)):
-        return name
-    sums = logits.sum(dim=1)
-    is_distribution = (
-        logits.shape[1] > 1
-        and bool((logits >= 0).all())
-        and torch.allclose(sums, torch.ones_like(sums))
-    )
-    return "Softmax" if is_distribution else None
+    is_activation = name in FINAL_ACTIVATIONS or (name == "Tanh" and isinstance(task, Regression))
+    return name if is_activation else None
 
 
 @contextmanager

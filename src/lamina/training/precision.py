@@ -45,31 +45,31 @@ def multiplies_bf16(device: str) -> bool:
     return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def prepare(model: Model, kernels: Kernels | NoKernels) -> Model:
-    """A twin for training steps that shares all weights and hooks but computes rows by kernels."""
+def use_kernels(model: Model, kernels: Kernels | NoKernels) -> Model:
+    """A model for training, with the same weights and hooks, that computes rows by kernels."""
     if isinstance(kernels, NoKernels) or model.device.type != "cpu":
         return model
-    twin = _copy(model, {"body": _prepare(model.body, kernels)})
-    twin.training = True
-    return twin
+    copied = _copy(model, {"body": _join_rows(model.body, kernels)})
+    copied.training = True
+    return copied
 
 
-def _prepare(module: nn.Module, kernels: Kernels) -> nn.Module:
+def _join_rows(module: nn.Module, kernels: Kernels) -> nn.Module:
     if type(module) is ResidualSum:
         return _copy(
-            module, {name: _prepare(row, kernels) for name, row in module.named_children()}
+            module, {name: _join_rows(row, kernels) for name, row in module.named_children()}
         )
     if type(module) is not nn.Sequential:
         return module
     layers = join_layers(list(module), kernels)
-    return _copy(module, {str(place): _prepare(layer, kernels) for place, layer in layers})
+    return _copy(module, {str(place): _join_rows(layer, kernels) for place, layer in layers})
 
 
 def _copy(module: Module, children: dict[str, nn.Module]) -> Module:
     """A module with ``module``'s parameters, buffers and hooks, but with other children."""
-    twin = copy.copy(module)
-    twin._modules = {**children}
-    return twin
+    copied = copy.copy(module)
+    copied._modules = {**children}
+    return copied
 
 
 def count_multiply_adds(model: Model) -> int:

@@ -208,16 +208,6 @@ def find_size_fraction(recipe: Recipe, epoch: int, *, is_falling: bool = False) 
     return max(1, math.ceil(8 * (start + grown) - 0.5)) / 8
 
 
-def list_size_fractions(recipe: Recipe) -> list[float]:
-    """All image sides during training as fractions of full size, ascending."""
-    if not recipe.start_size_fraction:
-        return [1.0]
-    # 1,000 samples include every eighth
-    epochs = range(0, recipe.epochs, max(1, recipe.epochs // 1000))
-    fractions = {find_size_fraction(recipe, epoch) for epoch in (*epochs, recipe.epochs - 1)}
-    return sorted({1.0, *fractions})
-
-
 def evaluation_interval(train_images: int, val_images: int) -> int:
     """Epochs between evaluations on ``val``, which then take at most a fifth of the time."""
     # Computed rather than measured, so that it is reproducible. A forward pass takes about a third

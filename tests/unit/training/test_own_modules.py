@@ -150,25 +150,6 @@ def test_lazy_layers_take_their_weights_from_the_seed():
     assert not same(first, draw(1, noise=1))
 
 
-class WithState(nn.Flatten):
-    """Keeps something that is no tensor."""
-
-    def get_extra_state(self):
-        return {"seen": 1}
-
-    def set_extra_state(self, _): ...
-
-
-def with_waves(*, is_stored: bool) -> nn.Module:
-    module = head()
-    module.register_buffer("waves", torch.ones(3, dtype=torch.complex64), persistent=is_stored)
-    return module
-
-
-def test_complex_numbers_that_are_not_stored_are_no_fault():
-    list(Training(with_waves(is_stored=False), IMAGES, Recipe(epochs=1, initial_fraction=0.5)))
-
-
 END = "Remove the {0}."
 LOGITS = (
     "The module must return logits, because the loss computes probabilities from them, but it ends"
@@ -215,11 +196,6 @@ NUMBERS = (
             "single-label",
             LOGITS.format("Softmax"),
         ),
-        (
-            lambda: Returning(lambda _, logits: logits.exp() / logits.exp().sum(1, keepdim=True)),
-            "single-label",
-            LOGITS.format("Softmax"),
-        ),
         (lambda: head(nn.LogSoftmax(1)), "single-label", LOGITS.format("LogSoftmax")),
         (lambda: head(nn.Sigmoid()), "multi-label", LOGITS.format("Sigmoid")),
         (
@@ -241,20 +217,6 @@ NUMBERS = (
             "single-label",
             "The weights of the module must be torch.float32, but 0.weight is torch.float16. "
             "Call module.float() first.",
-        ),
-        (
-            lambda: nn.Sequential(WithState(), nn.Linear(3072, 3)),
-            "single-label",
-            "0 has extra state (get_extra_state), but lamina stores only tensors. "
-            "Keep the state in buffers with "
-            "self.register_buffer(name, tensor).",
-        ),
-        (
-            lambda: with_waves(is_stored=True),
-            "single-label",
-            "waves is torch.complex64, but lamina stores only real tensors. "
-            "Store torch.view_as_real of it, or "
-            "register it with persistent=False if the module can compute it again.",
         ),
         (
             lambda: head().requires_grad_(False),

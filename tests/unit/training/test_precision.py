@@ -9,7 +9,7 @@ from lamina.kernels.library import find_kernels
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Output, ReLU, Residual
 from lamina.training.device import Choice
 from lamina.training.model import build_model
-from lamina.training.precision import choose_precision, multiplies_bf16, prepare
+from lamina.training.precision import choose_precision, multiplies_bf16, use_kernels
 from lamina.zoo import NAMES, load_net
 
 NET = Net(
@@ -118,7 +118,7 @@ def test_layers_multiply_in_bf16_in_training_only(images):
 
 
 @pytest.mark.parametrize("kernels", ["off", "auto"])
-def test_the_twin_shares_weights_and_hooks_with_the_model(monkeypatch, images, kernels):
+def test_a_model_by_kernels_shares_weights_and_hooks_with_the_model(monkeypatch, images, kernels):
     monkeypatch.setenv("LAMINA_KERNELS", kernels)
     net = Net(
         Conv2d(4, 3),
@@ -131,13 +131,13 @@ def test_the_twin_shares_weights_and_hooks_with_the_model(monkeypatch, images, k
     )
     model = build_model(net, images, Recipe()).train()
     structure, names = repr(model.body), list(model.state_dict())
-    twin = prepare(model, find_kernels())
+    by_kernels = use_kernels(model, find_kernels())
     assert repr(model.body) == structure and list(model.state_dict()) == names
-    assert {id(weight) for weight in twin.parameters()} == {
+    assert {id(weight) for weight in by_kernels.parameters()} == {
         id(weight) for weight in model.parameters()
     }
     reference, pixels = copy.deepcopy(model), sample(images)
-    for module in (twin, reference):
+    for module in (by_kernels, reference):
         module(pixels).square().sum().backward()
     torch.testing.assert_close(
         dict(model.named_buffers()), dict(reference.named_buffers()), rtol=1e-5, atol=1e-6
@@ -147,7 +147,7 @@ def test_the_twin_shares_weights_and_hooks_with_the_model(monkeypatch, images, k
     seen = []
     for module in model.modules():  # also those that a kernel joins
         module.register_forward_hook(lambda module, *_: seen.append(type(module).__name__))
-    twin(pixels)
+    by_kernels(pixels)
     assert {
         "Model",
         "Sequential",

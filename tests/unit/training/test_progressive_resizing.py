@@ -62,7 +62,7 @@ def test_a_net_of_one_size_does_not_allow_progressive_resizing():
     assert (
         str(rejected.value).replace("addmm: ", "")  # the operator, since torch 2.15
         == "start_size_fraction is 0.5, but the net does not accept images of 8×8 px: mat1 and mat2"
-        " shapes cannot be multiplied (2x144 and 784x3). Use a larger fraction, or a net with"
+        " shapes cannot be multiplied (1x144 and 784x3). Use a larger fraction, or a net with"
         " GlobalMaxPool() or GlobalAvgPool() before Output(), which accepts several sizes."
     )
 

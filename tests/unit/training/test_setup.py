@@ -50,7 +50,7 @@ def test_a_training_begins_with_the_settings_it_names(images):
             Net(Flatten(), Linear(4), BatchNorm(), Output()),
             {"batch_size": 1},
             RecipeError,
-            "batch_size is 1",
+            "one image per step",
         ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(3072, 9)),
