@@ -1,12 +1,28 @@
-"""A clock by which time passes with what is done, not with what the machine does meanwhile."""
+"""Clocks by which time passes with what a test does, not with what the machine does meanwhile."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import pytest
 
 TICK_SECONDS = 0.03
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until a test sets it."""
+
+    now: float = 0.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What ``time.perf_counter`` reads."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ class TimeLimit:
         steps_left = (self.until - SPARE_FRACTION * whole - now) * steps_per_second
         planned = math.inf if schedule.steps is None else schedule.steps - step
         if not schedule.is_falling(step):
-            is_due = schedule.count_fall_steps(step) >= steps_left and planned > steps_left
+            is_due = schedule.count_fall_steps(step) >= steps_left
         else:
             slack = TOLERANCE * whole * steps_per_second
             is_due = planned > steps_left + slack or (self.is_open and planned < steps_left - slack)

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from lamina import Dataset, Images, Recipe, load_run, start_run
 from lamina.errors import LaminaWarning
 from lamina.runs import course
-from lamina.runs.course import TimeLimit
 from lamina.runs.run import make_training
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Cooldown, EarlyEnd, Epoch, Step
@@ -138,26 +137,6 @@ def test_a_training_asked_to_finish_lets_the_rate_fall(tmp_path, dataset, monkey
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("done", "longest"), [(995, 5), (700, 70), (300, 30)])
-def test_a_request_to_finish_never_prolongs_a_training(done, longest, monkeypatch):
-    """A step takes 20 ms; of 1,000 steps, the rate falls in the last 400."""
-    now = 0.0
-    monkeypatch.setattr(course, "time", SimpleNamespace(perf_counter=lambda: now))
-    schedule = Schedule(dataclasses.replace(RECIPE, epochs=10), steps_per_epoch=100)
-    finish = threading.Event()
-    watch = TimeLimit(finish=finish)
-    for step in range(1, done + 1):
-        now += 0.02
-        assert watch.choose_fall_steps(schedule, step) is None
-    finish.set()
-    watch.look()
-    now += 0.02
-    steps = watch.choose_fall_steps(schedule, done)
-    if steps is not None:
-        schedule.start_fall(done, steps)
-    assert schedule.steps <= min(1000, done + longest)
-
-
 def test_a_run_without_the_line_of_an_epoch_can_be_finished(tmp_path, dataset):
     run = begin(tmp_path, dataset, "run")
     run.train(progress=False)
@@ -181,58 +160,3 @@ def test_patience_lets_the_rate_fall_before_the_end(tmp_path, dataset):
     epochs = [event for event in events if isinstance(event, Epoch)]
     assert epochs[-1].lr < 0.1 * RECIPE.lr < epochs[0].lr or len(epochs) < 6
     assert load_run(run.path).is_finished
-
-
-@pytest.mark.parametrize(("step_seconds", "first"), [(0.125, 8), (0.5, 4)])
-def test_the_pace_is_known_after_a_second_and_three_more_steps(step_seconds, first, monkeypatch):
-    """The time is almost over, so the rate falls as soon as the pace is known."""
-    now = 0.0
-    monkeypatch.setattr(course.time, "perf_counter", lambda: now)
-    schedule = Schedule(RECIPE, STEPS_PER_EPOCH)
-    schedule.leave_open(0)
-    watch = TimeLimit((first + 0.6) * step_seconds, is_open=True)
-    falls = []
-    for step in range(1, first + 1):
-        now += step_seconds
-        falls.append(watch.choose_fall_steps(schedule, step))
-    assert falls == [None] * (first - 1) + [1]
-
-
-def test_the_pace_is_that_of_the_last_quarter_of_the_time(monkeypatch):
-    """Of 100 s, steps take 100 ms for 40 s, then 50 ms on average; a hundredth is to spare."""
-    now = 0.0
-    monkeypatch.setattr(course.time, "perf_counter", lambda: now)
-    schedule = Schedule(RECIPE, STEPS_PER_EPOCH)
-    schedule.leave_open(0)
-    watch = TimeLimit(100.0, is_open=True)
-    step = 0
-    steps = None
-    while steps is None:
-        now += 0.1 if now < 40 else (0.01, 0.01, 0.13)[step % 3]
-        step += 1
-        steps = watch.choose_fall_steps(schedule, step)
-    assert now > 60
-    assert steps == pytest.approx((99 - now) / 0.05, rel=0.01)
-
-
-@pytest.mark.parametrize("slowdown", [1.0, 2.0, 0.5])
-@pytest.mark.parametrize("when", [0.3, 0.7])
-def test_the_time_is_used_and_kept_though_the_machine_changes(slowdown, when, monkeypatch):
-    """A step takes 20 ms, and from a moment on more or less."""
-    now = 0.0
-    monkeypatch.setattr(course.time, "perf_counter", lambda: now)
-    schedule, watch, seconds, step = (
-        Schedule(RECIPE, STEPS_PER_EPOCH),
-        TimeLimit(60.0, is_open=True),
-        60.0,
-        0,
-    )
-    schedule.leave_open(0)
-    while not schedule.is_over(step) and not watch.is_over:
-        now += 0.02 * (slowdown if now > when * seconds else 1)
-        step += 1
-        if not schedule.is_over(step) and (steps := watch.choose_fall_steps(schedule, step)):
-            schedule.start_fall(step, steps)
-    assert schedule.is_over(step)
-    assert 0.92 * seconds <= now <= seconds
-    assert schedule.factor(step - 1) < 0.05
