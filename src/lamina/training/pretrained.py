@@ -349,15 +349,10 @@ def _build(
         body.reset_classifier(outputs)  # type: ignore[operator]
         _replace_convolutions(body)
     except FAILURES as error:
-        if tensors is not None:
-            expected = timm.create_model(name, num_classes=units).state_dict()
-            if misfit := _describe_misfit(tensors, expected):
-                raise NetError(
-                    f"The weights do not fit {name}: {misfit}. Use weights of this net."
-                ) from error
+        problem = " ".join(str(error).split())  # torch names the tensors that do not fit
         raise NetError(
             f"timm cannot build {name} for images of {channels}×{height}×{width} (channels, height,"
-            f" width): {error}"
+            f" width): {problem:.500}"
         ) from error
     return body
 
@@ -370,19 +365,6 @@ def _replace_convolutions(body: nn.Module) -> None:
         if isinstance(module, nn.Conv2d) and type(module) in kinds:
             is_depthwise = 1 < module.groups == module.in_channels == module.out_channels
             module.__class__ = kinds[type(module)][is_depthwise]
-
-
-def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """How names and shapes differ; empty if they do not."""
-    shapes = [
-        f"{name} is {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
-    missing = [name for name in expected if name not in tensors]
-    unknown = sorted(tensors.keys() - expected.keys())
-    misfits = {"missing": missing, "unknown": unknown, "of another shape": shapes}
-    return "; ".join(f"{what}: {name_some(names, 3)}" for what, names in misfits.items() if names)
 
 
 def _complete_name(name: str) -> str:
