@@ -22,7 +22,6 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import (
     AnyPixels,
     Indices,
-    Scalar,
     Targets,
     Weights,
     task_of,
@@ -47,8 +46,7 @@ class Batch:
     # factors for the loss of each target; `None` without class weights
     weights: Weights | None
     lane: int = 0  # index of the lane
-    # fraction of the step's images; `None` if there is one lane
-    share: Scalar | None = None
+    share: float = 1.0  # fraction of the step's images
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +141,7 @@ class Batches:
                             " from the recipe."
                         )
                 targets = changed
-            share = None
-            if recipe.lanes > 1:
-                share = torch.tensor(len(indices) / (rows.stop - rows.start), device=device)
+            share = len(indices) / (rows.stop - rows.start)
             return Batch(epoch, step, indices, pixels, targets, labels, weights, lane, share)
 
         for step, rows in enumerate(self._slices[first_step:], start=first_step):

@@ -15,14 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from lamina.errors import NetError, RecipeError
+from lamina.errors import RecipeError
 from lamina.training import group
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.model import Model
 from lamina.training.task import Scalar, Vector
-
-WATCHED_STEPS = 3
-"""The steps of an epoch in which changed buffers are looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,22 +95,12 @@ class LaneSums:
         ]
         self._buffers = [*self._statistics, *self._counts]
         self._before = [buffer.clone() for buffer in self._buffers]
-        self._constants: dict[str, Tensor] = {}
-        if step.step < WATCHED_STEPS:
-            summed = {id(buffer) for buffer in self._buffers}
-            self._constants = {
-                name: buffer.clone()
-                for name, buffer in model.body.named_buffers()
-                if id(buffer) not in summed
-            }
         self._blocks: list[Block] = []
         self._used: set[int] = set()  # places of the weights that a lane of this process used
 
     @torch.no_grad()
     def add(self, batch: Batch, loss: Scalar, correct: Tensor | float) -> None:
         """Add a lane's gradients, statistics and loss, and restore the model's earlier state."""
-        self._check_constants()
-        share = 1.0 if batch.share is None else batch.share
         used = {place for place, weight in enumerate(self._weights) if weight.grad is not None}
         is_used = [float(place in used) for place in range(len(self._weights))]
         gradients = [
@@ -125,10 +112,10 @@ class LaneSums:
         ]
         parts = [
             *gradients,
-            *(share * change for change in changes[: len(self._statistics)]),
+            *(batch.share * change for change in changes[: len(self._statistics)]),
             *changes[len(self._statistics) :],
             loss.new_tensor(is_used),
-            share * loss,
+            batch.share * loss,
             correct if isinstance(correct, Tensor) else loss.new_full((), correct),
             loss.new_tensor(float(group.take_interrupt())),
         ]
@@ -139,20 +126,6 @@ class LaneSums:
             weight.grad = None
         for buffer, before in zip(self._buffers, self._before, strict=True):
             buffer.copy_(before)
-
-    def _check_constants(self) -> None:
-        for name, expected in self._constants.items():
-            buffer = self._model.body.get_buffer(name)
-            is_same = buffer.shape == expected.shape
-            if is_same:
-                is_same = bool(((buffer == expected) | (buffer.isnan() & expected.isnan())).all())
-            if not is_same:
-                raise NetError(
-                    f"lanes is {self._lanes}, but the forward pass changes the buffer {name}; the"
-                    " trained model would depend on the number of processes. Set lanes to 1, or do"
-                    " not change the buffer in training.",
-                    field="lanes",
-                )
 
     @torch.no_grad()
     def finish(self) -> tuple[Scalar, Scalar, Scalar]:

@@ -128,6 +128,7 @@ class Training:
         if recipe.head == "fitted":
             find_linear_head(self._live)
         self.precision = precision or choose_precision(recipe.precision, self._live)
+        self._autocasts = self.precision.value == "bf16"
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value, parts.optimizer)
         self._batches = Batches(
             images,
@@ -157,7 +158,7 @@ class Training:
         self._steps_per_record = steps_per_record
         self.steps_done = 0
         self.is_interrupted = False
-        self._has_initial = initial is not None
+        self._fits_head = recipe.head == "fitted" and initial is None
         self._start_epoch()
 
     def __repr__(self) -> str:
@@ -200,10 +201,9 @@ class Training:
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
             if not self.steps_done:
-                if self.recipe.head == "fitted" and not self._has_initial:
-                    autocasts = self._autocasts
+                if self._fits_head:
                     yield from fit_model_head(
-                        self._live, self._images, self.recipe, autocasts=autocasts
+                        self._live, self._images, self.recipe, autocasts=self._autocasts
                     )
                 group.share_weights(self._live)
                 if self._mean:
@@ -227,8 +227,7 @@ class Training:
                 logits, loss = self._forward(batch)
                 # Not backward(share), which would make torch import its symbolic shapes for over a
                 # second.
-                shared = loss if batch.share is None else loss * batch.share
-                shared.backward()
+                (loss if sums is None else loss * batch.share).backward()
                 loss = loss.detach()
                 correct = self._count_correct(logits.detach(), batch)
                 if sums is not None:
@@ -295,10 +294,6 @@ class Training:
             correct = self._live.task.correct(logits, batch.labels)
         return math.nan if correct is None else correct
 
-    @property
-    def _autocasts(self) -> bool:
-        return self.precision.value == "bf16"
-
     def _set_training_mode(self) -> None:
         self._live.train()
         # pretrained statistics are better than the statistics of small batches
@@ -334,19 +329,17 @@ class Training:
 
         Uses the number format of the training. See :func:`~lamina.predict_logits`.
         """
-        autocasts = self._autocasts
-        return predict_logits(self.model, pixels, autocasts=autocasts, part=part)
+        return predict_logits(self.model, pixels, autocasts=self._autocasts, part=part)
 
     @property
     def keeps_head(self) -> bool:
         """Whether the model with the fitted head is still known after all layers were trained."""
-        return self._mean is not None and self.recipe.head == "fitted" and not self._has_initial
+        return self._mean is not None and self._fits_head
 
     def predict_by_head(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
         """As :meth:`predict_logits`, of the model before all layers were trained."""
-        autocasts = self._autocasts
         model = self._models["initial"].eval()
-        return predict_logits(model, pixels, autocasts=autocasts, part=part)
+        return predict_logits(model, pixels, autocasts=self._autocasts, part=part)
 
     def return_to_head(self) -> None:
         """Take back all steps after the fit of a head, if :attr:`keeps_head`."""

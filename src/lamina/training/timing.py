@@ -105,7 +105,9 @@ def measure_pace(
     net: Net | nn.Module, images: Images, recipe: Recipe, parts: Parts = NO_PARTS
 ) -> Pace:
     check_alone("Measuring the time of a training")
-    batch, lanes = choose_timed_batch(recipe)
+    in_lane = max(LEAST_IN_LANE, min(recipe.batch_size // recipe.lanes, TIMED_BATCH))
+    lanes = min(recipe.lanes, TIMED_BATCH // in_lane)
+    batch = min(recipe.batch_size, lanes * in_lane)
     sample = images.take_evenly(STEPS * batch)
     trial = replace(
         recipe,
@@ -144,13 +146,6 @@ def measure_pace(
         start_seconds,
         saving_seconds,
     )
-
-
-def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
-    """The batch size and lanes of a timed step: the recipe's, up to ``TIMED_BATCH`` images."""
-    size = max(LEAST_IN_LANE, min(recipe.batch_size // recipe.lanes, TIMED_BATCH))
-    lanes = min(recipe.lanes, TIMED_BATCH // size)
-    return min(recipe.batch_size, lanes * size), lanes
 
 
 def time_evaluation(model: Model, images: Images) -> float:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lamina import Epoch, Images, Recipe, Training, load_data
-from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU
 from lamina.training.batches import LEAST_IN_LANE, divide_lanes
 from lamina.training.checkpoint import digest_tensors
@@ -175,50 +174,6 @@ def test_a_weight_that_no_lane_uses_is_left_alone():
         )
         found[lanes] = training.checkpoint().tensors.keys()
     assert found[1] == found[3]
-
-
-class Remembering(nn.Module):
-    """Keeps a buffer from step to step, in place, anew, or past torch's record of changes."""
-
-    def __init__(self, how) -> None:
-        super().__init__()
-        self.head, self.how = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), how
-        self.register_buffer("state", torch.zeros(10))
-
-    def forward(self, x):
-        logits = self.head(x)
-        if self.training:
-            self.how(self, logits.detach().mean(dim=0))
-        return logits + self.state
-
-
-CHANGES = {
-    "a counter": lambda module, _: module.state.add_(1),
-    "another tensor": lambda module, mean: setattr(module, "state", 0.9 * module.state + mean),
-    "through data": lambda module, mean: module.state.data.copy_(mean),
-}
-
-
-@pytest.mark.parametrize("how", CHANGES)
-def test_a_buffer_that_a_lane_changes_is_rejected(how):
-    """The model would depend on how many processes share the lanes out."""
-    module = Remembering(CHANGES[how])
-    with pytest.raises(NetError) as rejected:
-        train_on_shapes(Recipe(epochs=1, batch_size=8, lanes=2), module)
-    assert (
-        str(rejected.value)
-        == "lanes is 2, but the forward pass changes the buffer state; the trained model would"
-        " depend on the number of processes. Set lanes to 1, or do not change the buffer in"
-        " training."
-    )
-    train_on_shapes(Recipe(epochs=1, batch_size=8), module)
-    train_on_shapes(Recipe(epochs=1, batch_size=8, lanes=2), Remembering(lambda *_: None))
-
-
-def test_a_constant_buffer_may_contain_nan():
-    module = Remembering(lambda *_: None)
-    module.register_buffer("unknown", torch.tensor([1.0, float("nan")]))
-    train_on_shapes(Recipe(epochs=1, batch_size=8, lanes=2), module)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
