@@ -243,7 +243,6 @@ def test_files_are_made_and_downloaded(show_run: Show, studio: Studio):
     page = show_run("one", "take")
     panel = page.locator("#panel")
     expect(panel).to_contain_text("lamina.load_run(")
-    panel.get_by_text("Train it again").click()
     expect(panel).to_contain_text("lamina train")
     # as on an http page of another machine
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")

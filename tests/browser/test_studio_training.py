@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
@@ -15,9 +14,7 @@ from support.studios import (
     BATCH_SIZE,
     DONE,
     EPOCH,
-    LASTING,
     Studio,
-    opening,
     showing,
     train_in_page,
     train_quickly,
@@ -162,6 +159,9 @@ def test_a_training_that_fails_at_once_is_listed(studio_page: Page, studio: Stud
     runs.get_by_role("button", name="long").click()
     studio_page.get_by_role("button", name="Pause", exact=True).click()
     expect(runs).to_contain_text("wrong: Device is 'mps'")
+    studio_page.once("dialog", lambda dialog: dialog.accept())
+    studio_page.get_by_role("button", name="Delete", exact=True).first.click()
+    expect(runs).not_to_contain_text("wrong")
 
 
 def test_curves_stay_zoomed_while_epochs_arrive(studio_page: Page, studio: Studio):
@@ -193,7 +193,7 @@ def test_curves_stay_zoomed_while_epochs_arrive(studio_page: Page, studio: Studi
     wait_for(lambda: studio_page.evaluate(drawn) != rough)
 
 
-def test_runs_are_noted_renamed_found_deleted_and_restored(
+def test_runs_are_found_and_deleted_after_a_question(
     studio_page: Page, studio: Studio, browser: Browser
 ):
     studio.copy_runs(train_quickly(lr=1e-5), "one", "two", "three")
@@ -203,39 +203,29 @@ def test_runs_are_noted_renamed_found_deleted_and_restored(
     names = runs.locator("strong")
     studio_page.get_by_label("Order").select_option("best first")
     expect(names.first).to_have_text("zenith")
-    studio_page.get_by_label("Find runs").fill("t")
-    runs.get_by_role("button", name="two").click()
-    expect(studio_page.locator("#score")).to_contain_text("hardly better than guessing")
-    runs.get_by_label("Note").fill("too slow")
-    runs.get_by_label("Name").fill("lame/")  # which leaves the note
-    runs.get_by_label("Name").press("Enter")
-    problem = runs.get_by_role("alert")
-    expect(problem).to_contain_text("A name contains none of")
-    runs.get_by_label("Name").fill("lame.")
-    expect(problem).to_be_hidden()
-    runs.get_by_label("Name").press("Enter")
-    expect(problem).to_contain_text("end with a dot")
-    runs.get_by_role("checkbox", name="compare two").check()
-    studio_page.get_by_label("Find runs").fill("slow")
+    studio_page.get_by_label("Find runs").fill("tw")
     expect(names).to_have_text("two")
+    runs.get_by_role("button", name="two", exact=False).first.click()
+    expect(studio_page.locator("#score")).to_contain_text("hardly better than guessing")
+    studio_page.get_by_label("Find runs").fill("")
+    delete = studio_page.get_by_role("button", name="Delete", exact=True)
     with showing(browser, studio) as other:
-        runs.get_by_label("Name").fill("lame")
-        runs.get_by_label("Name").press("Enter")
-        expect(studio_page.locator("#run-title")).to_have_text("lame")
-        expect(open_runs(other)).to_contain_text("lame")
-        studio_page.get_by_label("Find runs").fill("")
-        studio_page.get_by_role("button", name="Delete").click()
-        undo = studio_page.get_by_role("button", name="Undo: restore lame")
-        expect(undo).to_be_focused()
-        expect(studio_page.locator("#run-title")).to_have_text("one")  # the one below it
-        expect(open_runs(other)).not_to_contain_text("lame")
-        undo.press("Enter")
-        expect(runs).to_contain_text("too slow")
-        expect(studio_page.locator("#run-title")).to_have_text("lame")
-        expect(studio_page.locator("#run-title")).to_be_focused()
-        expect(runs.get_by_role("checkbox", name="compare lame")).to_be_checked()
-        expect(open_runs(other)).to_contain_text("lame")
-    expect(undo).to_be_hidden()
+        asked: list[str] = []
+
+        def refuse(dialog) -> None:
+            asked.append(dialog.message)
+            dialog.dismiss()
+
+        studio_page.once("dialog", refuse)
+        delete.click()
+        assert asked == ["Delete two, with its net and its results? This cannot be undone."]
+        expect(open_runs(other)).to_contain_text("two")
+        studio_page.once("dialog", lambda dialog: dialog.accept())
+        delete.click()
+        expect(studio_page.locator("#run-title")).to_have_text("three")  # the one below it
+        expect(runs).not_to_contain_text("two")
+        expect(open_runs(other)).not_to_contain_text("two")
+    assert not (studio.folder / "runs" / "two").exists()
 
 
 def test_on_a_phone_the_training_is_in_view_once_it_starts(studio_page: Page):
@@ -273,59 +263,6 @@ def test_two_pages_show_the_same_training_and_a_second_one_waits(
         runs.get_by_role("button", name="one running").click()
         other.get_by_role("button", name="Pause", exact=True).click()
         expect(studio_page.locator("#status")).to_have_text(PAUSED)
-
-
-def test_a_studio_that_ends_saves_a_training_to_continue(tmp_path: Path, browser: Browser):
-    with opening(tmp_path) as studio:
-        studio.train("long")
-        wait_for_epochs(studio, "long")
-        studio.process.send_signal(signal.SIGINT)
-        assert studio.process.wait(60) == 128 + signal.SIGINT
-    epochs = len(studio.list_epochs("long"))
-    with opening(tmp_path) as studio, showing(browser, studio) as page:
-        open_runs(page).get_by_role("button", name="long").click()
-        page.get_by_role("button", name="Continue", exact=True).click()
-        expect(page.locator("#status")).to_have_text(re.compile(rf"epoch \d+/{LASTING}"))
-        wait_for_epochs(studio, "long", epochs + 1)
-
-
-def refresh_sooner(route: Route) -> None:
-    """Let the page try again after half a second instead of five."""
-    script = route.fetch()
-    text = script.text()
-    assert "REFRESH_MS = 5000" in text
-    route.fulfill(response=script, body=text.replace("REFRESH_MS = 5000", "REFRESH_MS = 500"))
-
-
-@pytest.mark.nightly  # tests/pages checks the colors of series without a browser
-def test_a_run_has_one_color_in_all_charts_while_they_are_shown(studio_page: Page, studio: Studio):
-    studio.copy_runs(train_quickly(), "one", "two", "three")
-    studio_page.reload()
-    runs = open_runs(studio_page)
-    runs.get_by_role("button", name="two").click()
-    runs.get_by_role("checkbox", name="compare one").check()
-    expect(studio_page.locator("#curves .u-legend")).to_have_count(2)
-    # the selected run is not ticked
-    expect(studio_page.locator("#curves")).not_to_contain_text("one: ")
-    runs.get_by_role("checkbox", name="compare two").check()
-
-    def list_colors(names: int) -> set[tuple[str, str]]:
-        series = studio_page.locator("#curves .u-legend .u-series", has_text=":")
-        expect(series).to_have_count(4 * names)  # train and val, in both charts
-        read = (
-            "all => all.map(one => [one.textContent.split(':')[0],"
-            " one.querySelector('.u-marker').style.borderColor])"
-        )
-        return {tuple(pair) for pair in series.evaluate_all(read)}
-
-    before = list_colors(2)
-    runs.get_by_role("checkbox", name="compare three").check()
-    after = list_colors(3)
-    assert len(before) == 2
-    assert len(after) == len({color for _, color in after}) == 3
-    assert before < after
-    studio_page.reload()
-    assert list_colors(3) == after
 
 
 def test_the_page_shows_and_changes_only_the_selected_run(studio_page: Page, studio: Studio):

@@ -85,7 +85,7 @@ def test_predicting_and_training_import_only_what_they_use(
 
 SERVE = """
 import lamina.deploy.serve.app
-import lamina.deploy.studio.opening
+import lamina.deploy.studio.routes
 report()
 """
 

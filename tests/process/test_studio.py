@@ -39,7 +39,6 @@ def test_the_studio_is_for_its_own_page_with_the_token(tmp_path):
             "/%2e%2e/jobs.py",
             "/uplot-license.txt",
             "/preact-license.txt",
-            "/api/nothing",
             "/page.css/x",
         ):
             assert studio.ask(path, b"{}" if "api" in path else None, **bearer).status == 404
@@ -100,6 +99,7 @@ def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert "choices.a must be text, got 1" in studio.act(
         "correct", source="shapes", choices={"a": 1}
     )
+    assert studio.act("nothing") == "The studio has no 'nothing'. Reload the page."
     assert "is not an object" in studio.ask("/api/net", b"[1]").values["error"]
     assert "file name too long" in studio.act("preview", source=str(studio.folder / ("x" * 300)))
     assert "is not in" in studio.act("inspect", source="/etc")
@@ -165,7 +165,7 @@ def test_no_name_of_a_run_leads_elsewhere(studio):
         assert "name must be one line without /" in studio.act(
             "train", net="mlp", source="shapes", name=name
         )
-        for action in ("run", "resume", "report", "repeat"):
+        for action in ("run", "resume", "report", "delete-run"):
             assert "There is no run" in studio.act(action, run=name), (action, name)
     assert "There is already a run here" in studio.act(
         "train", net="mlp", source="shapes", name="here"

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from lamina import load_run
-from lamina.deploy.studio.event_log import EventLog
+from lamina.deploy.studio.events import Events
 from lamina.deploy.studio.jobs import NICENESS, Jobs
 from support.servers import noise_png, wait_for
 from support.studios import (
@@ -19,7 +19,6 @@ from support.studios import (
     opening,
     wait_for_end,
     wait_for_epochs,
-    wait_for_score,
 )
 
 
@@ -38,10 +37,10 @@ def test_finish_now_ends_with_an_evaluation(studio, schedule):
 
 
 def test_a_training_that_cannot_be_saved_is_not_called_paused(studio):
-    job = studio.train("full", batch_size="1")
-    after, event = "", {"event": ""}
-    while event["event"] != "step" or event["epoch"] < 2 or event["step"] > event["steps"] // 2:
-        ((after, event),) = studio.ask_stream(after, 1)
+    with studio.listening() as events:
+        job = studio.train("full", batch_size="1")
+        steps = (event for event in events if event["event"] == "step" and event["epoch"] > 1)
+        next(event for event in steps if event["step"] < event["steps"] // 2)
     child = studio.find_child("train")
     resource.prlimit(child, resource.RLIMIT_FSIZE, (100, 100))  # as on a full disk
     studio.act("stop", run="full")
@@ -133,16 +132,20 @@ def test_commands_that_answer_the_page_give_way_to_trainings(studio):
     assert wait_for(lambda: find_niceness("data") == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
-def test_the_events_of_a_job_arrive_once_each_and_in_order(studio):
-    studio.train("run", epochs=3)
-    wait_for_score(studio, "run")
-    found, after = [], ""
-    for _ in range(3):  # a page that loses its connection asks for the rest
-        found += studio.ask_stream(after, 5)
-        after = found[-1][0]
-    numbers = [int(mark.partition("-")[2]) for mark, _ in found]
-    assert numbers == list(range(1, len(numbers) + 1))
-    assert {event["event"] for _, event in found} >= {"job", "remark"}
+def test_the_events_of_a_job_are_sent_to_each_page_in_order(studio):
+    with studio.listening() as first, studio.listening() as second:
+        number = studio.train("run", epochs=3)["number"]
+        seen = []
+        for events in (first, second):
+            until = iter(events)
+            seen.append([])
+            while not seen[-1] or seen[-1][-1].get("state") != "done":
+                seen[-1].append(next(until))
+    assert seen[0] == seen[1]
+    own = [event for event in seen[0] if number in (event.get("number"), event.get("job"))]
+    states = [event["state"] for event in own if event["event"] == "job"]
+    assert states == ["queued", "running", "done"]
+    assert [event["epoch"] for event in own if event["event"] == "epoch"] == [1, 2, 3]
 
 
 def test_a_second_interrupt_does_not_stop_the_saving(tmp_path):
@@ -196,7 +199,7 @@ def test_a_killed_studio_frees_the_names_that_it_has_reserved(tmp_path):
         studio.train("first")
         wait_for_epochs(studio, "first")
         assert studio.train("second")["state"] == "queued"
-        assert not Jobs(tmp_path / "runs", EventLog()).reserve("second")
+        assert not Jobs(tmp_path / "runs", Events()).reserve("second")
         training = studio.find_child("train")
         studio.process.kill()
         studio.process.wait()

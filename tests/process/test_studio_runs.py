@@ -1,4 +1,4 @@
-"""Runs in the studio: what they promise, their names, notes and continuations."""
+"""Runs in the studio: what they promise, their names, and what of them is deleted."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lamina import Recipe, load_data, load_run
-from lamina.deploy.studio import repeating
-from lamina.nets import Flatten, Net, Output
-from support import forking
+from lamina import load_data, load_run
 from support.commands import run_well
-from support.runs import begin_run
 from support.studios import (
     BATCH_SIZE,
     SMALL,
-    opening,
     train_quickly,
     wait_for_end,
     wait_for_epochs,
@@ -33,11 +28,7 @@ def test_the_runs_of_a_study_can_be_opened(studio):
     assert sorted(names) == ["study/final", "study/fold-1", "study/fold-2"]
     for name in names:
         assert studio.act("run", run=name)["name"] == name
-        repeated = studio.act("repeat", run=name)
-        assert (
-            repeated["command"].startswith("lamina train")
-            and "part of a study" in repeated["remarks"][0]
-        )
+        assert studio.act("run", run=name)["command"].startswith("lamina train")
     assert "lines" in studio.act("report", run="study/fold-1")
     compared = studio.act("compare", run="study/fold-1", others=["study/fold-2"])
     assert list(compared["differences"]) == ["study/fold-2"]
@@ -83,73 +74,8 @@ def test_one_s_own_photos_are_trained_as_by_the_command_line(studio):
     assert plan["images"] == studio.act("preview", source=photos)["images"]
 
 
-def test_a_run_is_renamed(studio):
-    studio.copy_runs(train_quickly(), "first")
-    studio.copy_runs(train_quickly(), "first-2")
-    assert studio.act("rename-run", run="first", name="a first try") == {"run": "a first try"}
-    assert {run["name"] for run in studio.act("runs")} == {"a first try", "first-2"}
-    assert studio.act("report", run="a first try")["verdict"]
-    for name in ("", "../a", ".a", "a/b", "first-2", "con"):
-        assert isinstance(studio.act("rename-run", run="a first try", name=name), str), name
-    assert studio.act("rename-run", run="first-2", name="first") == {"run": "first"}
-    assert studio.act("train", source="shapes", net=SMALL, name="first-2")["run"] == "first-2"
-
-
 def read_files(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-def test_a_deleted_run_can_be_restored_until_the_studio_ends(tmp_path):
-    with opening(tmp_path) as studio:
-        studio.copy_runs(train_quickly(), "first", "second")
-        before = read_files(studio.folder / "runs")
-        deleted = studio.act("delete-run", run="first")
-        assert [run["name"] for run in studio.act("runs")] == ["second"]
-        assert "There is no run" in studio.act("run", run="first")
-        studio.copy_runs(train_quickly(), "first")
-        assert "another run first" in studio.act("restore-run", **deleted)
-        shutil.rmtree(tmp_path / "runs" / "first")
-        assert studio.act("restore-run", **deleted) == {"run": "first"}
-        after = read_files(studio.folder / "runs")
-        assert {file: after[file] for file in before} == before
-        assert "no longer be restored" in studio.act("restore-run", **deleted)
-        assert "Reload the page" in studio.act("restore-run", deleted="../second")
-        studio.act("delete-run", run="second")
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["first"]
-
-
-def test_runs_of_studies_links_and_runs_in_training_stay(studio):
-    studio.copy_runs(train_quickly(), "here", "study/fold-1")
-    (studio.folder / "runs" / "study" / "study.json").write_text("{}")
-    outside = shutil.copytree(train_quickly(), studio.folder / "outside")
-    (studio.folder / "runs" / "link").symlink_to(outside)
-    studio.train("busy")
-    wait_for_epochs(studio, "busy")
-    reasons = {"study/fold-1": "part of a study", "link": "is a link", "busy": "is in use"}
-    for run, reason in reasons.items():
-        assert reason in studio.act("delete-run", run=run)
-        assert reason in studio.act("rename-run", run=run, name="new")
-    elsewhere = studio.folder / "elsewhere"
-    elsewhere.mkdir()
-    (studio.folder / "runs" / ".deleted").symlink_to(elsewhere)
-    assert "is a link" in studio.act("delete-run", run="here")
-    assert list(elsewhere.iterdir()) == []
-
-
-def test_a_note_stays_with_its_run(studio):
-    studio.copy_runs(train_quickly(), "first")
-    assert studio.act("runs")[0]["note"] == ""
-    assert studio.act("note-run", run="first", note=" the best\nso far ") == {}
-    studio.act("rename-run", run="first", name="best")
-    assert studio.act("run", run="best")["note"] == "the best\nso far"
-    assert "it may have 4,000" in studio.act("note-run", run="best", note="x" * 4001)
-    assert studio.act("note-run", run="best", note="") == {}
-    assert studio.act("runs")[0]["note"] == ""
-    (studio.folder / "runs" / "best" / "note.txt").write_text("x" * 4001)  # in an editor
-    assert studio.act("runs")[0]["note"] == "x" * 4000
-    (studio.folder / "runs" / "best" / "note.txt").unlink()
-    (studio.folder / "runs" / "best" / "note.txt").symlink_to("/etc/passwd")
-    assert studio.act("runs")[0]["note"] == ""
 
 
 def test_a_run_says_whether_it_is_better_than_guessing(studio):
@@ -168,18 +94,18 @@ def test_messages_of_commands_name_no_options(studio):
     write_classes(photos, 4, other="rare")
     Image.new("RGB", (96, 24)).save(photos / "round" / "wide.png")
     shutil.copy(photos / "round" / "1.png", photos / "round" / "again.png")
-    inspected = studio.act("inspect", source=str(photos))
-    assert wait_for_end(studio, inspected["number"])["state"] == "done"
-    fields = {"epochs": "1", "lr": "1e30", "optimizer": "sgd"}
-    failed = studio.act("train", net=SMALL, source=str(photos), fields=fields)
-    problem = wait_for_end(studio, failed["number"])["problem"]
-    assert problem.endswith("Train again with a lower learning rate.") and "lr" not in problem
-    after, events = "", [{"state": ""}]
-    while events[-1].get("state") != "failed":
-        ((after, event),) = studio.ask_stream(after, 1)
-        events.append(event)
-    told = [event["text"] for event in events[1:] if event["event"] == "remark"]
-    (data,) = (event for event in events[1:] if event["event"] == "data")
+    with studio.listening() as stream:
+        inspected = studio.act("inspect", source=str(photos))
+        assert wait_for_end(studio, inspected["number"])["state"] == "done"
+        fields = {"epochs": "1", "lr": "1e30", "optimizer": "sgd"}
+        failed = studio.act("train", net=SMALL, source=str(photos), fields=fields)
+        problem = wait_for_end(studio, failed["number"])["problem"]
+        assert problem.endswith("Train again with a lower learning rate.") and "lr" not in problem
+        events = []
+        while not events or events[-1].get("state") != "failed":
+            events.append(next(stream))
+    told = [event["text"] for event in events if event["event"] == "remark"]
+    (data,) = (event for event in events if event["event"] == "data")
     told += [finding["message"] for finding in data["findings"]]
     twins = [image["name"] for finding in data["findings"] for image in finding["images"]]
     assert "round/again.png" in twins  # left out: its twin is held out
@@ -188,48 +114,53 @@ def test_messages_of_commands_name_no_options(studio):
     assert not [text for text in (*told, problem) if "--" in text or "in Python" in text]
 
 
-def test_a_name_is_never_given_twice(studio):
+def test_a_run_is_deleted_but_no_file_that_lamina_did_not_write(studio):
+    studio.copy_runs(train_quickly(), "first", "second")
+    runs = studio.folder / "runs"
+    (runs / "first" / "notes.txt").write_text("mine")
+    (runs / "first" / "report.html").touch()
+    second = read_files(runs / "second")
+    assert studio.act("delete-run", run="first") == {"files": ["notes.txt"]}
+    assert [run["name"] for run in studio.act("runs")] == ["second"]
+    assert read_files(runs / "first") == {runs / "first" / "notes.txt": b"mine"}
+    assert read_files(runs / "second") == second
+    assert studio.act("delete-run", run="second") == {"files": []}
+    assert not (runs / "second").exists()
+    assert "There is no run 'second'" in studio.act("delete-run", run="second")
+
+
+def test_runs_of_studies_links_and_runs_in_use_stay(studio):
+    studio.copy_runs(train_quickly(), "here", "here-2", "study/fold-1")
+    (studio.folder / "runs" / "study" / "study.json").write_text("{}")
+    outside = shutil.copytree(train_quickly(), studio.folder / "outside")
+    (studio.folder / "runs" / "link").symlink_to(outside)
+    studio.train("busy")
+    wait_for_epochs(studio, "busy")
+    reasons = {"study/fold-1": "part of a study", "link": "is a link", "busy": "is in use"}
+    for run, reason in reasons.items():
+        before = read_files(studio.folder / "runs" / run)
+        assert reason in studio.act("delete-run", run=run)
+        if run != "busy":
+            assert read_files(studio.folder / "runs" / run) == before
+    job = studio.act("make", run="here-2", file="report.html")
+    assert studio.act("delete-run", run="here") == {"files": []}  # whose name the other begins with
+    wait_for_end(studio, job["number"])
+
+
+def test_a_training_that_failed_before_its_run_began_is_removed(studio):
+    job = studio.train("wrong", device="mps")
+    assert wait_for_end(studio, job["number"])["state"] == "failed"
+    assert studio.act("delete-run", run="wrong") == {"files": []}
+    assert studio.act("state")["jobs"] == []
+    assert "There is no run 'wrong'" in studio.act("delete-run", run="wrong")
+
+
+def test_the_number_of_a_deleted_run_is_not_given_again(studio):
     values = {"net": SMALL, "source": "shapes", "fields": {"epochs": "1"}}
-
-    def train() -> str:
-        job = studio.act("train", **values)
-        assert wait_for_end(studio, job["number"])["state"] == "done"
-        return job["run"]
-
-    assert train() == "net-1"
-    studio.act("rename-run", run="net-1", name="best")
-    assert train() == "net-2"
-    studio.act("delete-run", run="net-2")
-    assert studio.act("train", **values)["run"] == "net-3"
-    name = "x" * 101
+    job = studio.act("train", **values)
+    assert wait_for_end(studio, job["number"])["state"] == "done"
+    assert job["run"] == "net-1"
+    studio.act("delete-run", run="net-1")
+    assert studio.act("train", **values)["run"] == "net-2"
     said = "The name has 101 characters; a run name may have at most 100"
-    assert studio.act("train", **values, name=name).startswith(said)
-    assert studio.act("rename-run", run="best", name=name).startswith(said)
-
-
-LINEAR = Net(Flatten(), Output())
-
-
-def test_python_repeats_a_run(tmp_path):
-    recipe = Recipe(epochs=3, batch_size=200, lr=0.01)
-    (tmp_path / "runs").mkdir()
-    run = begin_run(
-        LINEAR,
-        load_data("shapes"),
-        recipe,
-        net_name="tiny",
-        name="origin",
-        runs_dir=tmp_path / "runs",
-    )
-    run.train(progress=False)
-    described = repeating.describe_reproduction(run.path)
-    assert described["command"] == "" and described["remarks"] == []
-    folder = tmp_path / "again"
-    folder.mkdir()
-    repeated = forking.run(code=described["python"], cwd=folder)
-    assert repeated.returncode == 0, repeated.stderr
-    (again,) = (folder / "runs").iterdir()
-    assert (
-        load_run(again).folder.read_epochs()[-1]["weights"]
-        == run.folder.read_epochs()[-1]["weights"]
-    )
+    assert studio.act("train", **values, name="x" * 101).startswith(said)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.deploy.studio.services import OPENING
+from lamina.deploy.studio.studio import OPENING
 from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
 from support import forking
 from support.servers import wait_for

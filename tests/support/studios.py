@@ -32,14 +32,14 @@ BATCH_SIZE = 72  # of the 720 images for training: ten steps an epoch
 LASTING = 5000
 """Epochs of a training that a test stops."""
 EMPTIED = """
-from lamina.deploy.studio.event_log import EventLog
+from lamina.deploy.studio.events import Events
 from lamina.deploy.studio.jobs import Jobs
-from lamina.deploy.studio.routes import ACTIONS
+from lamina.deploy.studio.actions import ACTIONS
 
 async def forget(studio):
     await studio.jobs.close()
-    studio.jobs.log.close()
-    vars(studio.jobs).update(vars(Jobs(studio.jobs.runs_dir, EventLog())))
+    studio.jobs.events.close()
+    vars(studio.jobs).update(vars(Jobs(studio.jobs.runs_dir, Events())))
     return {}
 
 ACTIONS["forget"] = forget
@@ -85,22 +85,15 @@ class Studio(Server):
         for name in names:
             shutil.copytree(path, self.folder / "runs" / name)
 
-    def ask_stream(self, after: str, most: int) -> list[tuple[str, dict[str, Any]]]:
-        """Up to ``most`` events after a mark, with their marks; then the connection is lost."""
-        found: list[tuple[str, dict[str, Any]]] = []
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """The events that the studio sends during the block."""
         with self.connect() as connection:
-            head = f"GET /api/events HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
-            head += f"Last-Event-ID: {after}\r\n\r\n" if after else "\r\n"
+            head = f"GET /api/events HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n\r\n"
             connection.sendall(head.encode())
-            mark = ""
-            for line in connection.makefile("rb"):
-                if line.startswith(b"id: "):
-                    mark = line[4:].decode().strip()
-                elif line.startswith(b"data: "):
-                    found.append((mark, json.loads(line[6:])))
-                    if len(found) == most:
-                        break
-        return found
+            lines = connection.makefile("rb")
+            next(line for line in lines if line.startswith(b": open"))
+            yield (json.loads(line[6:]) for line in lines if line.startswith(b"data: "))
 
     def find_child(self, word: str) -> int:
         """The process of a job, by the first word of its command line."""

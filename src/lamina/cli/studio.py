@@ -63,7 +63,7 @@ def run(options: Options, terminal: Terminal) -> int:
         )
     check_installed("studio")
     from lamina.deploy.studio.data_folder import DataFolder
-    from lamina.deploy.studio.opening import open_studio  # not earlier: it needs starlette
+    from lamina.deploy.studio.routes import open_studio  # not earlier: it needs starlette
     from lamina.deploy.web.server import Address
 
     token = choose_token(options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,42 +13,39 @@ from lamina.data.corrections import ADVICE, format_rows
 from lamina.data.option_files import read_pairs, read_rows
 from lamina.data.sources.published import PUBLISHED, find_download_mb
 from lamina.data.sources.table_files import is_table
-from lamina.data.splits import find_splits
-from lamina.deploy.studio.recognition import has_classes, has_image, holds_runs, is_data
-from lamina.errors import DataError
-from lamina.files import write_atomically
+from lamina.errors import DataError, RunError, suggest
+from lamina.files import lock_folder, write_atomically
 
 # file in each set that is made on the page; the studio changes no other folders
 MARK = ".made-by-lamina-studio"
 # end of the name of a table of corrected labels, beside the data set
 CORRECTIONS = "-corrections.csv"
-# among the runs: the deleted runs, until the studio ends
-DELETED = ".deleted"
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".npz")
+# of a run, in the order in which they are deleted
+RUN_FILES = (
+    "run.json", "history.jsonl", "state.safetensors", "model.safetensors", "initial.safetensors",
+    "report.json", "logits.npz", "calibration.json", "splits.json", "curves.png", "report.html",
+    "model.onnx", "model.onnx.json", ".lock",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DataFolder:
-    """The folder of the studio's data sets, without folders of runs, such as ``runs_dir``."""
+    """The folder of the studio's data sets, and ``runs_dir`` for its runs."""
 
     path: Path
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, Any]]:
-        """Name and source of each data set or of the folder, of built-in sets, and of tables."""
+        """Name and source of what may be a data set here, of this folder, and of built-in sets."""
         children = self._list()
         folders = [path for path in children if path.is_dir()]
-        data = [path for path in children if is_data(path)]
+        files = [path for path in children if path.name.lower().endswith(ARCHIVES)]
         tables = [path for path in children if path.is_file() and is_table(path)]
-        if self._is_data_set(folders):
-            data = [self.path]
-            tables = []
-        elif sum(has_image(path) for path in folders if path not in data) > 1:
-            # some of its folders may be classes
-            data.append(self.path)
         drawn = [name for name in NAMES if name not in PUBLISHED]
-        sources = [(path.name, str(path), False) for path in data]
-        sources += [(name, name, True) for name in (*drawn, *PUBLISHED)]
-        sources += [(path.name, str(path), False) for path in tables]
+        sources = [(name, name, True) for name in (*drawn, *PUBLISHED)]
+        sources += [(path.name, str(path), False) for path in (*folders, *files, *tables)]
+        sources.append((f"{self.path.name}, as a whole", str(self.path), False))
         keys = ("name", "source", "is_built_in")
         return [dict(zip(keys, values, strict=True)) for values in sources]
 
@@ -75,10 +72,6 @@ class DataFolder:
         file = self.find_corrections(source)
         return file if file.exists() else None
 
-    def describe(self, source: str, size_px: int | None, val: str) -> tuple[Any, ...]:
-        """The arguments with which ``load_source`` loads a data set, with corrected labels."""
-        return self.check(source), size_px, val, str(self.find_corrected(source) or "")
-
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image to the table of corrections; returns all corrections.
 
@@ -90,31 +83,38 @@ class DataFolder:
             raise DataError(f"There is no {source}. Choose a data set from the list.")
         return change_table(file, choices)
 
-    def remove_deleted(self) -> None:
-        """Remove the runs that were deleted on the page."""
-        shutil.rmtree(self.runs_dir / DELETED, ignore_errors=True)
-
     def check_new(self, name: str) -> Path:
         """The folder for new data sets; ``DataError`` if ``name`` cannot be a data set here."""
         if self.path / name.strip() == self.runs_dir.resolve():
             raise DataError(f"{name} is the folder that contains the runs. Use another name.")
         if name.strip().casefold() in NAMES:
             raise DataError(f"{name} is a built-in data set. Use another name.")
-        if self._is_data_set([path for path in self._list() if path.is_dir()]):
+        if (self.path / MARK).exists():
             reason = f"{self.path} is itself a data set, so {name} would become one of its classes"
             raise DataError(f"{reason}. Start the studio with another folder.")
         return self.path
 
-    def _is_data_set(self, folders: list[Path]) -> bool:
-        """Whether the folder is a data set: all its folders are classes, or all are splits."""
-        if (self.path / MARK).exists():
-            return True
-        are_classes = len(folders) > 1 and all(map(has_image, folders))
-        are_splits = len(find_splits(path.name for path in folders)) == len(folders)
-        return are_classes or (are_splits and any(map(has_classes, folders)))
+    def has_run(self, name: str) -> bool:
+        """Whether there is a run of this name, such as ``first`` or ``study/fold-1``."""
+        parts = name.split("/")
+        are_names = all(part and not part.startswith(".") for part in parts)
+        is_below = len(parts) < 3 and are_names and "\\" not in name
+        # Path.is_file raises for names that are too long
+        return is_below and os.path.isfile(self.runs_dir / name / "run.json")  # noqa: PTH113
+
+    def find_run(self, name: str) -> Path:
+        """The folder of a run by its name; ``RunError`` if there is none."""
+        if self.has_run(name):
+            return self.runs_dir / name
+        known = sorted(file.parent.name for file in self.runs_dir.glob("*/run.json"))
+        remedy = suggest(name[:100], known) if known else "Train one."
+        raise RunError(
+            f"There is no run {name[:100]!r} in {self.runs_dir}; a new one appears after its first"
+            f" epoch. {remedy}"
+        )
 
     def _list(self) -> list[Path]:
-        """The paths that may be data: not hidden, and neither runs nor corrections."""
+        """The paths that may be data: not hidden, and neither the runs nor corrections."""
         try:
             paths = sorted(self.path.iterdir())
         except OSError as error:
@@ -126,8 +126,9 @@ class DataFolder:
         return [
             path
             for path in paths
-            if not (path.name.startswith(".") or path.name.endswith(CORRECTIONS))
-            and not (path == runs_dir or holds_runs(path))
+            if path != runs_dir
+            and not path.name.startswith(".")
+            and not path.name.endswith(CORRECTIONS)
         ]
 
 
@@ -169,3 +170,22 @@ def change_table(file: Path, choices: Mapping[str, str] | None) -> dict[str, str
             f"Cannot write {file}: {error.strerror or error}. Free some space, then try again."
         ) from None
     return corrections
+
+
+def delete_run_files(path: Path) -> list[str]:
+    """Delete the files that lamina wrote in the folder of a run, and the folder if it is empty.
+
+    Returns the names of the other files. ``RunError`` for a run of a study, a link, or a run that a
+    process trains.
+    """
+    if (path.parent / "study.json").exists():
+        raise RunError(f"{path.name} is part of a study, which finds its runs by their names.")
+    if path.is_symlink():
+        raise RunError(f"{path} is a link. Delete the run in the folder that it links to.")
+    with lock_folder(path):
+        for name in RUN_FILES:
+            (path / name).unlink(missing_ok=True)
+    kept = sorted(file.name for file in path.iterdir())
+    if not kept:
+        path.rmdir()
+    return kept

@@ -5,15 +5,11 @@ These functions run in the torch process.
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from lamina.data import Dataset, Preparation, load_data
-from lamina.deploy.studio.data_folder import check_is_here
+from lamina.deploy.studio.arguments import Side
+from lamina.deploy.studio.data_folder import DataFolder, check_is_here
 from lamina.deploy.studio.explanation import encode_png
 from lamina.errors import DataError
 from lamina.targets import BINARY, SINGLE_LABEL
@@ -22,36 +18,30 @@ from lamina.training.task import task_of
 
 SHOWN_CLASSES = 12
 SHOWN_IMAGES = 6
-NICENESS = 5  # training comes first
 
 
-def prepare() -> None:
-    """Prepare the process: training comes first, and nothing is downloaded without asking."""
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    os.environ["LAMINA_OFFLINE"] = "1"
-    warnings.simplefilter("ignore")  # the page and the commands show what matters
-    torch.set_num_threads(1)
-
-
-def load_source(source: str, size_px: int | None, val: str, corrections: str) -> Dataset:
-    """A data set as ``lamina train`` loads it, with a table of corrections."""
-    check_is_here(source)
+def load_source(
+    folder: DataFolder, source: str, size_px: int | None, val: str, *, is_corrected: bool = True
+) -> Dataset:
+    """A data set as ``lamina train`` loads it, with the corrected labels of the studio."""
+    path = folder.check(source)
+    check_is_here(path)
     try:
         fraction = float(val) if val else None
     except ValueError:
         raise DataError(
             f"Part held out is {val}; it must be a number of at least 0 and below 1. Use 0.1."
         ) from None
-    tables = (corrections,) if corrections else ()
-    return load_data(
-        source, Preparation(size_px=size_px, val_fraction=fraction, labels_from=tables)
-    )
+    corrections = folder.find_corrected(source) if is_corrected else None
+    tables = (str(corrections),) if corrections else ()
+    return load_data(path, Preparation(size_px=size_px, val_fraction=fraction, labels_from=tables))
 
 
-def preview_data(source: str, size_px: int | None, val: str, corrections: str) -> dict[str, Any]:
+def preview_data(
+    folder: DataFolder, source: str, size_px: Side | None = None, val: str = ""
+) -> dict[str, Any]:
     """The shape and the outputs that a net needs, and some training images of each class."""
-    dataset = load_source(source, size_px, val, corrections)
+    dataset = load_source(folder, source, size_px, val)
     train = dataset.train
     samples = train.choose_samples(SHOWN_IMAGES)
     counts = train.target_counts()
@@ -83,12 +73,17 @@ def count_images(dataset: Dataset) -> dict[str, int]:
 
 
 def draw_images(
-    source: str, size_px: int | None, val: str, names: Sequence[str]
+    folder: DataFolder,
+    source: str,
+    images: tuple[str, ...],
+    size_px: Side | None = None,
+    val: str = "",
 ) -> list[str | None]:
     """Uncorrected images by name, as PNG; ``None`` for images that no longer exist."""
-    drawn: dict[str, str | None] = dict.fromkeys(names)
-    for images in load_source(source, size_px, val, "").splits.values():
-        for row, name in enumerate(images.names):
+    drawn: dict[str, str | None] = dict.fromkeys(images)
+    dataset = load_source(folder, source, size_px, val, is_corrected=False)
+    for split in dataset.splits.values():
+        for row, name in enumerate(split.names):
             if name in drawn:
-                drawn[name] = encode_png(images.pixels[row])
-    return [drawn[name] for name in names]
+                drawn[name] = encode_png(split.pixels[row])
+    return [drawn[name] for name in images]

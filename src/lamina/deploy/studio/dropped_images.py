@@ -19,7 +19,7 @@ from lamina.data.decoding import FILTER, REDUCING_GAP, BadImageError, decode_ima
 from lamina.data.sources.scan import is_hidden
 from lamina.data.splits import find_splits
 from lamina.data.thumbnails import encode_png
-from lamina.deploy.studio.data_folder import MARK
+from lamina.deploy.studio.data_folder import MARK, DataFolder
 from lamina.deploy.studio.run_views import draw_thumbnail
 from lamina.errors import DataError, escape
 from lamina.files import NO_NAME, write_atomically
@@ -31,16 +31,16 @@ NAME_LETTERS = 60
 LISTED = 60  # images of a class
 
 
-def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dict[str, Any]:
+def save_image(folder: DataFolder, set_name: str, class_name: str, image: bytes) -> dict[str, Any]:
     """Store an encoded image's pixels as the next PNG of a class; returns what the page shows."""
-    collection, place = _find_places(folder, set_name, class_name)
+    collection, place = _find_places(folder.check_new(set_name), set_name, class_name)
     try:
-        image = Image.fromarray(decode_image(data))
+        picture = Image.fromarray(decode_image(image))
     except BadImageError as error:
         raise DataError(f"not saved: {error}.") from None
-    if (scale := SHORTER_PX / min(image.size)) < 1:
-        size = round(scale * image.width), round(scale * image.height)
-        image = image.resize(size, FILTER, reducing_gap=REDUCING_GAP)
+    if (scale := SHORTER_PX / min(picture.size)) < 1:
+        size = round(scale * picture.width), round(scale * picture.height)
+        picture = picture.resize(size, FILTER, reducing_gap=REDUCING_GAP)
     _check_twins(collection)
     _check_twins(place)
     try:
@@ -49,7 +49,7 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
         place.mkdir(exist_ok=True)
         numbers = _list_numbers(place)
         file = place / f"{max(numbers, default=0) + 1:04}.png"
-        write_atomically(file, encode_png(image))
+        write_atomically(file, encode_png(picture))
     except OSError as error:
         raise DataError(
             f"Cannot write to {collection}: {error.strerror or error}. Free some space, then try"
@@ -59,13 +59,13 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
         "source": str(collection),
         "file": file.name,
         "count": len(numbers) + 1,
-        "png": draw_thumbnail(np.asarray(image), THUMBNAIL_PX),
+        "png": draw_thumbnail(np.asarray(picture), THUMBNAIL_PX),
     }
 
 
-def list_images(folder: Path, set_name: str) -> dict[str, Any]:
+def list_images(folder: DataFolder, set_name: str) -> dict[str, Any]:
     """The classes of a set that the studio made, with their last images; none without a set."""
-    collection, _ = _find_places(folder, set_name)
+    collection, _ = _find_places(folder.check_new(set_name), set_name)
     _check_twins(collection)
     classes = []
     places = collection.iterdir() if collection.exists() else ()
@@ -74,15 +74,18 @@ def list_images(folder: Path, set_name: str) -> dict[str, Any]:
             continue
         numbers = sorted(_list_numbers(place))
         files = [place / f"{number:04}.png" for number in numbers[-LISTED:]]
-        pngs = [draw_thumbnail(decode_image(read_file(file)), THUMBNAIL_PX) for file in files]
-        images = [{"file": file.name, "png": png} for file, png in zip(files, pngs, strict=True)]
+        images = []
+        for file in files:
+            with suppress(BadImageError):  # reading the data set says which file is damaged
+                pixels = decode_image(read_file(file))
+                images.append({"file": file.name, "png": draw_thumbnail(pixels, THUMBNAIL_PX)})
         classes.append({"name": place.name, "count": len(numbers), "images": images})
     return {"source": str(collection), "classes": classes}
 
 
-def remove_image(folder: Path, set_name: str, class_name: str, file: str) -> int:
+def remove_image(folder: DataFolder, set_name: str, class_name: str, file: str) -> int:
     """Delete an image of a set that the studio made; returns how many are left in its class."""
-    place = _find_places(folder, set_name, class_name)[1]
+    place = _find_places(folder.path, set_name, class_name)[1]
     if not re.fullmatch(r"\d{4,9}\.png", file):
         raise DataError(f"{class_name} has no image {file[:100]!r}. Reload the page.")
     (place / file).unlink(missing_ok=True)
@@ -92,18 +95,18 @@ def remove_image(folder: Path, set_name: str, class_name: str, file: str) -> int
     return left
 
 
-def rename_class(folder: Path, set_name: str, class_name: str, new_name: str) -> None:
+def rename_class(folder: DataFolder, set_name: str, class_name: str, new_name: str) -> None:
     """Rename a class of a set that the studio made."""
-    place = _find_places(folder, set_name, class_name)[1]
-    new = _find_places(folder, set_name, new_name)[1]
+    place = _find_places(folder.path, set_name, class_name)[1]
+    new = _find_places(folder.path, set_name, new_name)[1]
     _check_twins(new, besides=place)
     if new != place and place.exists():
         place.rename(new)
 
 
-def delete_class(folder: Path, set_name: str, class_name: str) -> None:
+def delete_class(folder: DataFolder, set_name: str, class_name: str) -> None:
     """Delete a class and its images in a set that the studio made; keep other files."""
-    collection, place = _find_places(folder, set_name, class_name)
+    collection, place = _find_places(folder.path, set_name, class_name)
     for number in _list_numbers(place):
         (place / f"{number:04}.png").unlink(missing_ok=True)
     with suppress(OSError):

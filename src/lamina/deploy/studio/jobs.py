@@ -23,10 +23,11 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from lamina.deploy.studio.event_log import EventLog
+from lamina.deploy.studio.events import Events
 from lamina.deploy.studio.recipe_fields import name_field
 from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
+from lamina.files import check_name
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line
@@ -35,7 +36,7 @@ NICENESS = 5  # of all commands that do not train
 # exit status on request
 STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 SHOWN = (
-    "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
+    "number", "run", "state", "problem", "is_stopping", "is_finishing", "seconds",
     "chooses_net", "choosing_seconds", "checked", "label_issues",
 )  # fmt: skip
 CAUSES = {-9: "was stopped from outside; perhaps memory ran out"}  # SIGKILL, unknown to Windows
@@ -86,15 +87,18 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in SHOWN}
-        return {"event": "job", "command": shlex.join(["lamina", *self.command]), **values}
+        command = shlex.join(["lamina", *self.command])
+        # the clocks of the studio and of a page may differ
+        ran = time.time() - self.began if self.began else 0.0
+        return {"event": "job", "command": command, "ran_seconds": ran, **values}
 
 
 @dataclass(eq=False)
 class Jobs:
-    """All jobs of the studio; their events go to ``log``."""
+    """All jobs of the studio; their events go to all pages."""
 
     runs_dir: Path
-    log: EventLog
+    events: Events
     jobs: list[Job] = field(default_factory=list)
     is_closing: bool = False
     # Microseconds, so that a page does not take the jobs of a studio that was started again for its
@@ -130,11 +134,28 @@ class Jobs:
         task.add_done_callback(lambda _: free_name(job))
         return job
 
+    def choose_name(self, wish: str, beginning: str) -> str:
+        """Reserve a name for a new run: ``wish``, or ``beginning`` and a number that is new."""
+        # unlike names of lamina train, it does not begin with a date, so that names never clash
+        if not wish:
+            numbers = itertools.count(self._find_number(beginning))
+            names = (f"{beginning}-{number}" for number in numbers)
+            return next(name for name in names if self.reserve(name))
+        check_name(wish)
+        if not self.reserve(wish):
+            raise RunError(
+                f"There is already a run {wish}, or a studio will train it. Use another name, or"
+                " select the run to continue it."
+            )
+        return wish
+
     def reserve(self, run: str) -> bool:
-        """Reserve a run's name until its training ends; ``False`` if another studio has it.
+        """Reserve a run's name until its training ends; ``False`` if a run or a studio has it.
 
         The system frees the name if the studio is killed; the lock file is kept.
         """
+        if self.find_active(run) is not None or (self.runs_dir / run).exists():
+            return False
         names = self.runs_dir / NAMES
         lock = FileLock(names / f"{run}.lock", thread_local=False)
         try:
@@ -148,7 +169,7 @@ class Jobs:
         self._reserved[run] = lock
         return True
 
-    def find_number(self, beginning: str) -> int:
+    def _find_number(self, beginning: str) -> int:
         """The first number above all runs with this beginning, including deleted runs."""
         numbered = re.compile(re.escape(beginning) + r"-(\d{1,9})(\.lock)?")
         places = (self.runs_dir, self.runs_dir / NAMES)
@@ -156,16 +177,18 @@ class Jobs:
         matches = filter(None, map(numbered.fullmatch, names))
         return 1 + max((int(match[1]) for match in matches), default=0)
 
-    def rename(self, run: str, name: str) -> None:
-        """Tell all pages that a run has another name now, or the same if only its note changed."""
-        for job in self.jobs:
-            if job.run == run:
-                job.run = name
-        self.log.add({"event": "runs", "run": run, "name": name})
+    def has_failed(self, run: str) -> bool:
+        """Whether a training of the run failed."""
+        return any(job.run == run and job.state == "failed" for job in self.jobs)
 
-    def free(self, run: str) -> None:
-        """Free the name of a run that was reserved."""
-        self._reserved.pop(run).release()
+    def uses(self, path: Path) -> bool:
+        """Whether a command in progress is about the run in this folder."""
+        return any(job.is_active and str(path) in job.words for job in self.jobs)
+
+    def forget(self, run: str) -> None:
+        """Forget the trainings of a run that is deleted, and tell all pages."""
+        self.jobs = [job for job in self.jobs if job.run != run]
+        self.events.send({"event": "deleted", "run": run})
 
     def find_active(self, run: str, number: int | None = None) -> Job | None:
         """The job in progress that has a number, or that trains a run."""
@@ -298,10 +321,10 @@ class Jobs:
                     continue
                 case "data":
                     shorten(event)
-            self.log.add(event | {"job": job.number, "run": job.run})
+            self.events.send(event | {"job": job.number, "run": job.run})
 
     def _announce(self, job: Job) -> None:
-        self.log.add(job.to_json())
+        self.events.send(job.to_json())
 
 
 async def read_last_line(process: Process) -> str:

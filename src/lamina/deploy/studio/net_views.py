@@ -5,10 +5,12 @@ These functions run in the torch process.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 from lamina import zoo
 from lamina.data.load import check_learnable
+from lamina.deploy.studio.arguments import Side, Texts
+from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.data_views import count_images, load_source
 from lamina.deploy.studio.explanation import encode_png
 from lamina.deploy.studio.net_cards import read_net
@@ -21,22 +23,27 @@ from lamina.runs.start import find_net
 from lamina.studies.experiment import Request
 from lamina.studies.train_net import check_trainable, plan_named
 
-Source: TypeAlias = tuple[str, int | None, str, str]
-"""The arguments of :func:`load_source`."""
 OPEN_EPOCHS = "as many as fit"
 
 
-def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, Any]:
+def plan_training(
+    folder: DataFolder,
+    source: str,
+    size_px: Side | None = None,
+    val: str = "",
+    net: str = "",
+    fields: Texts = None,
+) -> dict[str, Any]:
     """The recipe and the splits that ``lamina train`` would choose."""
     plan: dict[str, Any] = {"fields": {}, "reason": "", "images": {}, "problem": None}
     try:
-        texts, time_limit, recipe = read_form(form)
+        texts, time_limit, recipe = read_form(fields or {})
         read_seconds(time_limit)
         settings = read_fields(texts)
         net = read_net(net)
-        if recipe == zoo.PUBLISHED and not source[2]:
-            source = (*source[:2], "0", source[3])
-        dataset = load_source(*source)
+        if recipe == zoo.PUBLISHED and not val:
+            val = "0"
+        dataset = load_source(folder, source, size_px, val)
         plan["images"] = count_images(dataset)
         check_learnable(dataset)
         if not net:
@@ -54,11 +61,18 @@ def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, A
     return plan
 
 
-def show_untrained(source: Source, net: str, row: int) -> dict[str, Any]:
+def show_untrained(
+    folder: DataFolder,
+    source: str,
+    text: str,
+    size_px: Side | None = None,
+    val: str = "",
+    row: int = 0,
+) -> dict[str, Any]:
     """The output of each layer of the net for a training image before the first step."""
-    train = load_source(*source).train
+    train = load_source(folder, source, size_px, val).train
     row %= len(train)
-    outputs = run_untrained(parse_net(read_net(net)), train, row)
+    outputs = run_untrained(parse_net(read_net(text)), train, row)
     return {
         "image": encode_png(train.pixels[row]),
         "target": train.kind.format(train.targets[row], train.target_names),

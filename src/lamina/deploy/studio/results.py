@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,7 +15,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.studio.data_folder import check_is_here
+from lamina.deploy.studio.data_folder import DataFolder, check_is_here
 from lamina.deploy.studio.disagreements import decide_rows, find_differing
 from lamina.deploy.studio.explanation import (
     SIMILAR_SECONDS,
@@ -45,6 +44,7 @@ from lamina.training.task import Task
 Image: TypeAlias = bytes | tuple[str, int]
 """The content of a file, or the split and row of one of the run's images (by default, of
 ``val``)."""
+FIRST = ("", 0)
 TILES = 30  # images with one prediction
 PAIR_TILES = 12  # images of one disagreement
 TILE_PX = 96  # longer side
@@ -226,7 +226,7 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     }
 
 
-def look_at(path: Path, image: Image) -> dict[str, Any]:
+def look_at(path: Path, image: Image = FIRST) -> dict[str, Any]:
     """The prediction for an image, and the outputs of the layers."""
     is_of_page = not isinstance(image, bytes) and not image[0]
     if is_of_page and not (path / "model.safetensors").exists():
@@ -246,13 +246,13 @@ def look_at(path: Path, image: Image) -> dict[str, Any]:
     }
 
 
-def explain(path: Path, image: Image) -> dict[str, Any]:
+def explain(path: Path, image: Image = FIRST) -> dict[str, Any]:
     """The attribution map of the prediction for an image, and how faithful it is."""
     opened = open_run(path)
     return explain_image(opened.predictor.model, _read(opened, image)[0])
 
 
-def find_similar(path: Path, image: Image) -> dict[str, Any]:
+def find_similar(path: Path, image: Image = FIRST) -> dict[str, Any]:
     """The training images whose features are most similar to the features of an image."""
     opened = open_run(path)
     return opened.training_images.find(_read(opened, image)[0])
@@ -289,15 +289,17 @@ def list_differences(first: RunFolder, second: RunFolder) -> list[dict[str, str]
     return rows
 
 
-def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
+def compare_with(folder: DataFolder, run: str, others: tuple[str, ...]) -> dict[str, Any]:
     """Compare runs with a run: settings, scores and disagreements, or why that is impossible."""
-    folder = RunFolder(runs_dir / name)
-    differences = {other: list_differences(folder, RunFolder(runs_dir / other)) for other in others}
+    paths = {name: folder.find_run(name) for name in (run, *others)}
+    differences = {
+        other: list_differences(RunFolder(paths[run]), RunFolder(paths[other])) for other in others
+    }
     problems: list[str] = []
-    base = _open_evaluated(runs_dir / name, problems)
+    base = _open_evaluated(paths[run], problems)
     opened: dict[str, Opened] = {}
     for other in others:
-        other_run = _open_evaluated(runs_dir / other, problems)
+        other_run = _open_evaluated(paths[other], problems)
         if base is None or other_run is None:
             continue
         reason = explain_incomparable(other_run.run, base.run)
@@ -305,14 +307,14 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
             opened[other] = other_run
         else:
             problems.append(
-                f"{other} was tested on other images than {name}, or by another metric, so their"
+                f"{other} was tested on other images than {run}, or by another metric, so their"
                 " scores cannot be compared."
             )
     runs = {other: [other_run.run] for other, other_run in opened.items()}
     judged = []
     disagreements = {}
     if base is not None and opened:
-        judged = judge_runs({**runs, name: [base.run]})
+        judged = judge_runs({**runs, run: [base.run]})
         for other, other_run in opened.items():
             disagreements[other] = show_disagreements(other_run, base)
     return {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, field, make_dataclass, replace
-from functools import cache
-from inspect import signature
+from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,10 +15,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lamina.deploy.studio import data_actions, run_actions, training_actions
+from lamina.deploy.studio.actions import ACTIONS, MADE_FILES
+from lamina.deploy.studio.arguments import describe_bad_value, read_arguments
+from lamina.deploy.studio.data_folder import DataFolder
+from lamina.deploy.studio.events import Events
+from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.studio.recipe_fields import name_field
-from lamina.deploy.studio.run_actions import MADE_FILES
-from lamina.deploy.studio.services import Studio
+from lamina.deploy.studio.studio import Studio
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
@@ -28,31 +30,49 @@ from lamina.deploy.web.bodies import (
     read_body,
     refuse,
 )
+from lamina.deploy.web.server import Address, open_socket, running
 from lamina.deploy.web.torch_process import BusyError, ReplacedError
 from lamina.errors import LaminaError, RunError
-from lamina.values import from_json_values
 
 REQUEST_BYTES = 100_000
 IMAGE_BYTES = 32_000_000
 IMAGE_TYPE = "application/octet-stream"
 ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.studio")
-ACTIONS = data_actions.ACTIONS | training_actions.ACTIONS | run_actions.ACTIONS
-"""The actions of the page, by ``POST /api/NAME`` with JSON, or with the bytes of an image and
-values in the query: functions of the studio and of these values."""
+
+
+async def open_studio(
+    folder: DataFolder, address: Address, announce: Callable[[str], None]
+) -> list[str]:
+    """Serve the studio until the task is cancelled; returns the runs that were in training.
+
+    Calls ``announce`` with the URL once the studio is ready. The returned runs are saved.
+    """
+    studio = Studio(folder, Jobs(folder.runs_dir, Events()))
+    app = build_studio(studio)
+    open_paths = frozenset(route.path for route in ASSETS)
+    unfinished: list[str] = []
+    with open_socket(address.host, address.port) as listening, suppress(asyncio.CancelledError):
+        async with running(app, listening, address, open_paths) as (url, task):
+            try:
+                announce(url)
+                await asyncio.shield(task)
+            finally:
+                unfinished = await studio.jobs.close()
+                await studio.close()
+    return unfinished
 
 
 def build_studio(studio: Studio) -> Starlette:
-    async def stream(request: Request) -> Response:
-        log = studio.jobs.log
-        if log.is_closed:  # a page that asked again at once would do so without end
+    async def stream(_: Request) -> Response:
+        events = studio.jobs.events
+        if events.is_closed:  # a page that asked again at once would do so without end
             return refuse(503, "The studio is ending. Start it again.")
-        mark = request.headers.get("last-event-id") or log.mark(0)
-        return StreamingResponse(log.stream(mark), media_type="text/event-stream")
+        return StreamingResponse(events.open_stream(), media_type="text/event-stream")
 
     async def send_file(request: Request) -> Response:
         name = request.query_params.get("file", "")
         try:
-            folder = studio.find_run(request.query_params.get("run", ""))
+            folder = studio.folder.find_run(request.query_params.get("run", ""))
         except RunError as error:
             return refuse(404, str(error))
         file = folder / name
@@ -62,11 +82,8 @@ def build_studio(studio: Studio) -> Starlette:
         return FileResponse(file, media_type=IMAGE_TYPE, filename=f"{folder.name}-{name}")
 
     async def act(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in ACTIONS:
-            raise HTTPException(404, f"The studio has no {name[:100]!r}.")
         values = await read_values(request)
-        return await respond(studio, name, values)
+        return await respond(studio, request.path_params["name"], values)
 
     routes = [
         *ASSETS,
@@ -92,25 +109,14 @@ async def read_values(request: Request) -> object:
 
 
 async def do(studio: Studio, name: str, values: object) -> Any:
-    """The result of an action; ``RunError`` if the values do not have the types of its function."""
+    """The result of an action: of the studio itself, or of a process for torch."""
     if not isinstance(values, Mapping):
         raise RunError("The request is not an object. Reload the page.")
-    action = ACTIONS[name]
-    try:
-        arguments = dict(vars(from_json_values(describe_values(action), values, name)))
-    except ValueError as error:
-        raise RunError(f"{error}. Change it, or reload the page.") from None
-    return await action(replace(studio, replaces=arguments.pop("replaces")), **arguments)
-
-
-@cache
-def describe_values(action: Callable[..., Any]) -> type:
-    """A dataclass of the values of a request, by the parameters of a function except the first."""
-    fields: list[tuple[str, Any, Any]] = [("replaces", str, field(default=""))]
-    for parameter in list(signature(action, eval_str=True).parameters.values())[1:]:
-        default = MISSING if parameter.default is parameter.empty else parameter.default
-        fields.append((parameter.name, parameter.annotation, field(default=default)))
-    return make_dataclass("Values", fields, kw_only=True)
+    own = {key: value for key, value in values.items() if key != "replaces"}
+    if name in ACTIONS:
+        action = ACTIONS[name]
+        return await action(studio, **read_arguments(action, name, own))
+    return await studio.compute(name, own, str(values.get("replaces", "")))
 
 
 async def respond(studio: Studio, name: str, values: object) -> Response:
@@ -122,11 +128,8 @@ async def respond(studio: Studio, name: str, values: object) -> Response:
         return refuse(503, str(error), RETRY_AFTER)
     except LaminaError as error:
         return refuse(422, name_field(error.problem, error.field))
-    except UnicodeEncodeError:
-        return refuse(422, "The request contains a character that cannot be used. Leave it out.")
-    except OSError as error:
-        reason = f"{str(error.filename)[:100]}: {str(error.strerror or error).lower()}"
-        return refuse(422, f"Cannot use {reason}. Check the path and its permissions.")
+    except (OSError, UnicodeEncodeError) as error:
+        return refuse(422, describe_bad_value(error))
     except Exception:  # a bug; the studio goes on
         traceback.print_exc()
         return refuse(500, "An unexpected error occurred; the studio printed it.")

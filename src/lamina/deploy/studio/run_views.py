@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lamina.data import thumbnails
+from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.explanation import encode_image, encode_png
-from lamina.deploy.studio.kept_runs import read_note
 from lamina.deploy.studio.net_cards import format_layers
-from lamina.errors import LaminaError, plural
+from lamina.errors import LaminaError, escape, plural
 from lamina.evaluation.report import Report
 from lamina.insight.inspected_layers import (
     choose_layers,
@@ -28,6 +29,10 @@ from lamina.training.hooks import activations
 from lamina.training.model import Model
 from lamina.training.pretrained import NONE
 
+TRAINING = ("train", "compare", "ablate", "tune")  # commands that train runs
+PLACES = ("--name", "--runs-dir")  # of the run; a new run gets its own
+SWITCHES = ("--json", "--progress")
+HARDLY = 0.1  # a gain that is less than this fraction of the largest possible gain
 FILTERS = 16  # shown
 UNITS = 16
 ROW = 8  # tiles side by side
@@ -36,11 +41,11 @@ VERDICTS = {  # on nets that lamina considered, in words
     "too slow": "would not finish within the time limit",
     "too slow (estimated)": "would not finish within the time limit",
 }
-HARDLY = 0.1  # a gain that is less than this fraction of the largest possible gain
 
 
-def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
+def list_runs(folder: DataFolder) -> list[dict[str, Any]]:
     """All runs, the newest first, with what each came from."""
+    runs_dir = folder.runs_dir
     runs, problems = find_runs(runs_dir)
     summaries: list[dict[str, Any]] = []
     for run in runs[::-1]:
@@ -92,7 +97,6 @@ def _summarize(run: Run, rows: list[Row], runs_dir: Path) -> dict[str, Any]:
         # even if the user ended it early, by Finish now
         "is_finished": find_end(rows) is not None or report is not None,
         "created": record.created,
-        "note": read_note(run.path),
         "is_fraction": report is not None and report.score.is_fraction,
         "parent": parent,
         **result,
@@ -108,12 +112,12 @@ def _is_better(report: Report) -> bool:
     return baseline.gain >= HARDLY * most
 
 
-def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
+def describe_run(folder: DataFolder, run: str) -> dict[str, Any]:
     """A run with its history, net and recipe."""
-    run = load_run(runs_dir / name)
-    record = run.record
-    rows = run.folder.read_rows()
-    summary = _summarize(run, rows, runs_dir)
+    loaded = load_run(folder.find_run(run))
+    record = loaded.record
+    rows = loaded.folder.read_rows()
+    summary = _summarize(loaded, rows, folder.runs_dir)
     recipe = vars(record.recipe) | {"epochs": summary["planned"] or record.recipe.epochs}
     return summary | {
         "source": record.data.source,
@@ -122,13 +126,31 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "text": None if record.net is None else format_layers(record.net),
         "recipe": {name: str(value) for name, value in recipe.items()},
         "rows": [row for row in rows if row["event"] == "epoch"],
-        "folder": str(run.path.resolve()),
+        "command": write_command(record.command),
+        "folder": str(loaded.path.resolve()),
         "considered": [
             {"name": describe_net(net.net_name), "side_px": net.side_px, "verdict": verdict}
             for net in record.considered
             for verdict in [VERDICTS.get(net.verdict, net.verdict)]
         ],
     }
+
+
+def write_command(words: tuple[str, ...]) -> str:
+    """The command of a run, without its name and folder, for a new run.
+
+    Empty unless it trains with lamina and can be shown as it is: the run may come from others.
+    """
+    is_training = any(words[:2] == ("lamina", name) for name in TRAINING)
+    if not is_training or any(word != escape(word) for word in words):
+        return ""
+    repeated = []
+    is_place = False
+    for word in words:
+        if not (is_place or word.partition("=")[0] in PLACES or word in SWITCHES):
+            repeated.append(word)
+        is_place = word in PLACES
+    return shlex.join(repeated)
 
 
 def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:

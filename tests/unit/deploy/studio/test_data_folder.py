@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +30,13 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
         (tmp_path / name).write_bytes(noise_png())
     (tmp_path / "digits.npz").write_bytes(b"")
     folder = DataFolder(tmp_path, tmp_path / "runs")
-    listed = [one["name"] for one in folder.list_sources()]
-    assert listed[: listed.index("shapes")] == ["digits.npz", "pets", "seen"]
-    assert "texts" not in listed  # it has no images
-    assert DataFolder(tmp_path / "pets", Path("runs")).list_sources()[0]["name"] == "pets"
+    (tmp_path / "labels.csv").touch()
+    (tmp_path / "notes.txt").touch()
+    listed = folder.list_sources()
+    assert listed[0] == {"name": "shapes", "source": "shapes", "is_built_in": True}
+    found = [one["name"] for one in listed if not one["is_built_in"]]
+    whole = f"{tmp_path.name}, as a whole"
+    assert found == ["pets", "seen", "texts", "digits.npz", "labels.csv", whole]
     assert folder.check(str(tmp_path / "pets")) == str(tmp_path / "pets")
     outside = tmp_path.parent / "outside"
     (tmp_path / "link").symlink_to(outside)
@@ -44,78 +46,6 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
     for source in ("/etc", str(tmp_path / ".." / "x"), "pets", str(tmp_path / "link")):
         with pytest.raises(DataError, match="Choose a data set from the list"):
             folder.check(source)
-
-
-TABLES = ("labels.csv", "poses.tsv", "lines.jsonl", "data.parquet")
-
-
-def test_tables_come_last_and_folders_of_runs_are_left_out(tmp_path):
-    for name in TABLES:
-        (tmp_path / name).touch()
-    for name in (
-        "pets/cat/1.png",
-        "old/first/run.json",
-        "old/first/.lock",
-        "old/first/curves.png",
-        "one/run.json",
-        "one/history.jsonl",
-        "study/study.json",
-        "study/.lock",
-        "study/fold-1/curves.png",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(noise_png())
-    listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
-    assert listed[: listed.index("shapes")] == ["pets"]
-    assert listed[-len(TABLES) :] == sorted(TABLES)  # which lamina reads when one is chosen
-
-
-@pytest.mark.parametrize(
-    "names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")]
-)
-def test_a_folder_that_is_a_data_set_is_offered_without_its_runs(tmp_path, names):
-    photos = tmp_path / "photos"
-    for number, name in enumerate((*names, "runs/x")):
-        (photos / name).mkdir(parents=True)
-        (photos / name / "1.png").write_bytes(noise_png(number))
-    folder = DataFolder(photos, photos / "runs")
-    listed = [one["name"] for one in folder.list_sources()]
-    assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
-    with pytest.raises(DataError, match="Start the studio with another folder"):
-        folder.check_new("more")  # would be a class
-    for name in ("run.json", ".lock"):
-        (photos / "runs" / "x" / name).touch()
-    (photos / names[0] / "run.json").touch()  # of another program: no image of a class is lost
-    data = load_data(photos, Preparation(val_fraction=0.0))
-    assert data.train.target_names == tuple(sorted({Path(name).name for name in names}))  # not runs
-    (tmp_path / "test_plans").mkdir()
-    outer = [one["name"] for one in DataFolder(tmp_path, photos / "runs").list_sources()]
-    assert outer[: outer.index("shapes")] == ["photos"]
-
-
-def test_a_folder_of_classes_is_offered_beside_others(tmp_path):
-    for name in ("cat/1.png", "dog/1.png", "raw/2025/1.png"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(noise_png())
-    folder = DataFolder(tmp_path, tmp_path / "runs")
-    listed = [one["name"] for one in folder.list_sources()]
-    assert listed[: listed.index("shapes")] == ["raw", tmp_path.name]
-    assert folder.check_new("more") == tmp_path
-
-
-def test_a_folder_that_cannot_be_read_hides_no_others(tmp_path, monkeypatch):
-    for name in ("pets/cat/1.png", "pets/dog/1.png"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(noise_png())
-    scan = os.scandir
-
-    def refuse(path):
-        if Path(path).name == "cat":  # the tests may run as root, which may read all
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    assert DataFolder(tmp_path, tmp_path / "runs").list_sources()[0]["name"] == "pets"
 
 
 def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
@@ -144,7 +74,12 @@ PNG = encode(noise(5, 9))
 def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
     for name in ("cat", "dog"):
         for width in range(10):
-            save_image(tmp_path, "pets", name, encode(noise(5, 4 + width + 20 * (name == "dog"))))
+            save_image(
+                DataFolder(tmp_path, tmp_path / "runs"),
+                "pets",
+                name,
+                encode(noise(5, 4 + width + 20 * (name == "dog"))),
+            )
     folder = DataFolder(tmp_path, tmp_path / "runs")
     made = {"name": "pets", "source": str(tmp_path / "pets"), "is_built_in": False}
     assert made in folder.list_sources()
@@ -154,7 +89,7 @@ def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
 
 
 def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
-    save_image(tmp_path, "pets", "cat", PNG)
+    save_image(DataFolder(tmp_path, tmp_path / "runs"), "pets", "cat", PNG)
     with pytest.raises(DataError, match="Start the studio with another folder"):
         DataFolder(tmp_path / "pets", tmp_path / "runs").check_new("more")
     with pytest.raises(DataError, match="Use another name"):
@@ -168,7 +103,10 @@ def test_corrections_are_read_back_by_lamina(tmp_path):
     for number, name in enumerate(("cat", "dog")):
         for row in range(10):
             save_image(
-                tmp_path, "pets", name, encode(np.full((8, 8, 3), 100 * number + row, np.uint8))
+                DataFolder(tmp_path, tmp_path / "runs"),
+                "pets",
+                name,
+                encode(np.full((8, 8, 3), 100 * number + row, np.uint8)),
             )
     folder, source = DataFolder(tmp_path, tmp_path / "runs"), str(tmp_path / "pets")
     assert folder.correct(source, {}) == {}

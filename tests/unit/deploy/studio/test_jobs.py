@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lamina.deploy.studio.event_log import EventLog
+from lamina.deploy.studio.events import Events
 from lamina.deploy.studio.jobs import Jobs
 from lamina.runs.run import find_runs
 
@@ -38,7 +38,7 @@ def test_a_data_set_is_read_while_files_of_runs_are_made(tmp_path, monkeypatch):
         raise OSError("not started")
 
     async def run_jobs():
-        jobs = Jobs(tmp_path, EventLog())
+        jobs = Jobs(tmp_path, Events())
         for _ in range(3):
             jobs.start(["report", "x"], makes_file=True)
         jobs.start(["data", "shapes"])
@@ -52,7 +52,7 @@ def test_a_data_set_is_read_while_files_of_runs_are_made(tmp_path, monkeypatch):
 def test_corrections_undone_while_a_command_waits_do_not_apply(tmp_path, monkeypatch):
     table = tmp_path / "corrections.csv"
     table.touch()
-    jobs = Jobs(tmp_path, EventLog())
+    jobs = Jobs(tmp_path, Events())
     starts = [(["data", "x"], {"labels_from": file}) for file in (table, tmp_path / "gone", None)]
     seen = [words for words, _ in run_stubs(jobs, starts, monkeypatch)]
     assert seen[0] == ("data", "x", f"--labels-from={table}", "--json", "--progress")
@@ -60,7 +60,7 @@ def test_corrections_undone_while_a_command_waits_do_not_apply(tmp_path, monkeyp
 
 
 def test_old_jobs_and_issues_of_earlier_checks_are_forgotten(tmp_path, monkeypatch):
-    jobs = Jobs(tmp_path, EventLog())
+    jobs = Jobs(tmp_path, Events())
     monkeypatch.setattr("lamina.deploy.studio.jobs.KEPT_JOBS", 3)
     checks = [(["data", "labels", "x"], {"checked": {"source": "x"}})] * 8
     run_stubs(jobs, checks[:2], monkeypatch)
@@ -72,14 +72,14 @@ def test_old_jobs_and_issues_of_earlier_checks_are_forgotten(tmp_path, monkeypat
 
 def test_commands_are_offline_without_a_request_to_download(tmp_path, monkeypatch):
     monkeypatch.delenv("LAMINA_OFFLINE", raising=False)
-    jobs = Jobs(tmp_path, EventLog())
+    jobs = Jobs(tmp_path, Events())
     starts = [(["data", "mnist"], {"may_download": answer}) for answer in (False, True)]
     seen = run_stubs(jobs, starts, monkeypatch)
     assert [environment.get("LAMINA_OFFLINE") for _, environment in seen] == ["1", None]
 
 
 def test_a_second_studio_does_not_choose_a_reserved_name(tmp_path):
-    first, second = Jobs(tmp_path / "runs", EventLog()), Jobs(tmp_path / "runs", EventLog())
+    first, second = Jobs(tmp_path / "runs", Events()), Jobs(tmp_path / "runs", Events())
     assert first.reserve("net-1")
     names = tmp_path / "runs" / ".names"
     assert names.stat().st_mode & 0o777 == 0o700
@@ -90,5 +90,5 @@ def test_a_second_studio_does_not_choose_a_reserved_name(tmp_path):
     assert second.reserve("net-1")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     # training reports why it cannot write there
-    assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
+    assert Jobs(tmp_path / "gone", Events()).reserve("net-1")
     assert find_runs(tmp_path / "runs") == ([], {})  # the locks are no runs

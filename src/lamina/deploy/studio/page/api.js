@@ -26,22 +26,9 @@ export async function download(run, file) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// Calls `receive` with each event after the mark `after`, for as long as the page is open. After a
-// lost connection, the next one continues after the last event, so that none is lost.
-export async function follow(after, receive, tellConnected) {
-  for (;;) {
-    try {
-      const response = await request("api/events", { headers: { "Last-Event-ID": after } });
-      tellConnected(true);
-      for await (const [mark, event] of readEvents(response.body)) {
-        after = mark;
-        receive(event);
-      }
-    } catch (error) {
-      tellConnected(false, error.status);
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-    }
-  }
+// The events from now on, once the studio sends them.
+export async function openEvents() {
+  return readEvents((await request("api/events")).body);
 }
 
 async function* readEvents(body) {
@@ -53,9 +40,6 @@ async function* readEvents(body) {
     text += value;
     const blocks = text.split("\n\n");
     text = blocks.pop();
-    for (const block of blocks) {
-      const [, mark, json] = /^id: (.*)\ndata: (.*)$/u.exec(block) ?? [];
-      if (json) yield [mark, JSON.parse(json)];
-    }
+    for (const block of blocks) if (block.startsWith("data: ")) yield JSON.parse(block.slice("data: ".length));
   }
 }

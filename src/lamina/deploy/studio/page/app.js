@@ -6,7 +6,6 @@ import { Compare } from "./compare.js";
 import { DataStep, summarizeData } from "./data.js";
 import { Lessons, openLessons } from "./lessons.js";
 import { Look } from "./look.js";
-import { start } from "./main.js";
 import { NetStep, summarizeNet } from "./net.js";
 import { Button, Note, Problem } from "./parts.js";
 import { html } from "./preact.js";
@@ -31,7 +30,7 @@ const TABS = [
 NARROW.addEventListener("change", () => change({}));
 
 function hasRuns() {
-  return state.runs.length + state.deleted.length > 0 || state.selected !== null || listTrainings().length > 0;
+  return state.runs.length > 0 || state.selected !== null || listTrainings().length > 0;
 }
 
 export function App() {
@@ -116,11 +115,10 @@ function Tabs() {
 }
 
 function Access() {
-  const connect = async (event) => {
+  const connect = (event) => {
     event.preventDefault();
-    setToken(event.target.elements.token.value);
-    if (!state.fields.length) await start();
-    if (state.connection.needsToken) changePart("connection", { message: "This token is wrong." });
+    setToken(event.target.elements.token.value); // the next attempt sends it
+    changePart("connection", { message: "Connecting …", isTried: true });
   };
   return html`<form id="access" onSubmit=${connect}>
     <label for="token">Token of this studio</label>

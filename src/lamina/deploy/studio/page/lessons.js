@@ -76,9 +76,10 @@ function countRuns() {
 }
 
 async function count() {
-  const since = Math.min(...Object.values(state.lessons.answers).map((answer) => answer?.since ?? Infinity));
-  const runs = since < Infinity ? await ask("runs") : [];
-  for (const { name } of runs.filter((run) => run.is_fraction && Date.parse(run.created) >= since).reverse())
+  const answers = Object.values(state.lessons.answers).filter(Boolean);
+  const runs = answers.length ? await ask("runs") : [];
+  const isNew = ({ created }) => answers.some(({ known }) => !known.includes(created));
+  for (const { name } of runs.filter((run) => run.is_fraction && isNew(run)).reverse())
     await countRun(await ask("run", { run: name }));
 }
 
@@ -88,7 +89,7 @@ async function countRun({ name, score_value: score, created, ...more }) {
   for (const [at, { setup, second, choices }] of STATIONS.entries()) {
     const answer = state.lessons.answers[at];
     const isSecond = answer?.value !== undefined;
-    if (!(Date.parse(created) >= answer?.since) || (isSecond && (answer.second || !second))) continue;
+    if (!answer || answer.known.includes(created) || (isSecond && (answer.second || !second))) continue;
     if (!(await isAbout(more, isSecond ? { ...setup, net: second.net } : setup))) continue;
     if (isSecond) return keepAnswer(at, { ...answer, second: { created, value: score } });
     const result = choices[0].length > 1 ? { value: score } : await findConfused(name);
@@ -148,7 +149,7 @@ export function Lessons() {
   const go = (to) => (to < STATIONS.length ? keep({ at: to, told: "" }) : openLessons(false));
   const names = [answer, answer?.second].map((result) => result && findName(result));
   const fill = (sight) => (names.every(Boolean) ? sight.replace("both runs", () => names.join(" and ")) : sight);
-  const predict = (choice) => keepAnswer(at, { since: Date.now(), ...answer, choice });
+  const predict = (choice) => keepAnswer(at, { known: state.runs.map(({ created }) => created), ...answer, choice });
   const show = ([name], place) => html`<label>
     <input type="radio" name="choice" checked=${answer?.choice === place} disabled=${answer?.created !== undefined}
       onChange=${() => predict(place)} /> ${name}

@@ -1,6 +1,6 @@
 // The page: starts with the state of the studio, passes on its events, and keeps what outlives a reload.
 
-import { ask, follow } from "./api.js";
+import { ask, openEvents } from "./api.js";
 import { App, NEEDS_TOKEN } from "./app.js";
 import { receiveClasses } from "./classes.js";
 import { findSource, receiveData, useSource } from "./data.js";
@@ -15,35 +15,56 @@ import { receiveTake } from "./take.js";
 import { receiveTraining } from "./training.js";
 
 const RECEIVERS = [receiveData, receiveClasses, receiveLabels, receiveTraining, receiveTake, receiveLessons];
-const RETRY_MS = 2000;
+const RETRY_MS = 1000;
 // fields of the state that outlive a reload, in the storage of this tab
 const STORED = ["step", "tab", "source", "sizePx", "val", "values", "recipeName", "time", "runName", "selected"];
 
-export async function start() {
-  let mark;
-  try {
-    mark = await readState();
-  } catch (error) {
-    const needsToken = error.status === 401;
-    change({ connection: { needsToken, message: needsToken ? NEEDS_TOKEN : error.message } });
-    if (!needsToken) setTimeout(start, RETRY_MS);
-    return;
+// Follows the events of the studio for as long as the page is open. They begin before its state is
+// read, so that none is missed.
+async function follow() {
+  for (;;) {
+    try {
+      const events = await openEvents();
+      await readState();
+      change({ connection: { message: "" } });
+      if (state.source) recover();
+      else start();
+      for await (const event of events) receive(event);
+    } catch (error) {
+      tellLost(error);
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
   }
+}
+
+function tellLost({ status, message }) {
+  const { isTried } = state.connection;
+  const isLost = state.source !== "";
+  const tokenMessage = isTried ? "This token is wrong." : NEEDS_TOKEN;
+  const needsToken = status === 401;
+  change({ connection: { isLost, needsToken, isTried, message: needsToken ? tokenMessage : isLost ? "" : message } });
+}
+
+async function readState() {
+  const { data: sources, jobs, ...rest } = await ask("state");
+  change({ ...rest, sources, jobs: new Map(jobs.map((job) => [job.number, noteBegin(job)])) });
+}
+
+// What the page shows first: as before a reload of this tab.
+function start() {
   const { net, compared, ...stored } = load("page") ?? {};
-  change({ ...stored, compared: new Set(compared), connection: { message: "" } });
+  change({ ...stored, compared: new Set(compared) });
   startNet(net);
   useSource((findSource() ?? state.sources[0]).source);
   const run = findFirst();
   if (run) selectRun(run);
   addEventListener("pagehide", store);
-  follow(mark, receive, tellConnected);
 }
 
-// Returns the mark of the last event before this state.
-async function readState() {
-  const { data: sources, jobs, after, ...rest } = await ask("state");
-  change({ ...rest, sources, jobs: new Map(jobs.map((job) => [job.number, job])) });
-  return after;
+// After a lost connection, or a restart of the studio.
+function recover() {
+  receive({ event: "recovered" });
+  if (state.selected) reloadRun(state.selected);
 }
 
 // The run that was selected, one in training, or the newest.
@@ -61,27 +82,14 @@ function store() {
 }
 
 function receive(event) {
-  if (event.event === "lost") return recover();
-  if (event.event === "job") change({ jobs: new Map(state.jobs).set(event.number, event) });
+  if (event.event === "job") change({ jobs: new Map(state.jobs).set(event.number, noteBegin(event)) });
   for (const react of RECEIVERS) react(event);
 }
 
-// After a restart of the studio, or a long time without it.
-async function recover() {
-  try {
-    await readState();
-  } catch {
-    setTimeout(recover, RETRY_MS);
-    return;
-  }
-  receive({ event: "recovered" });
-  if (state.selected) reloadRun(state.selected);
-}
-
-function tellConnected(isConnected, status) {
-  const message = isConnected ? "" : state.connection.message;
-  change({ connection: { isLost: !isConnected, needsToken: status === 401, message } });
+// The job with the time when it began on the clock of this page, in milliseconds.
+function noteBegin(job) {
+  return { ...job, began: Date.now() - 1000 * job.ran_seconds };
 }
 
 mount(() => render(html`<${App} />`, document.body));
-start();
+follow();

@@ -86,7 +86,7 @@ function describeScore(row) {
 
 function describeTimeLeft(run, job) {
   const limit = job.seconds;
-  if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
+  if (limit) return `, ${duration(limit - (Date.now() - job.began) / 1000)} of ${duration(limit)} left`;
   const [first, last] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
   const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (last?.seconds - first?.seconds) / (last?.at - first?.at);
   return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left` : "";
@@ -122,7 +122,7 @@ const nameStop = (job) => (job.state === "running" && hasFolder(job.run) ? "Paus
 function findProgress(job) {
   if (job.state === "queued") return { text: "waiting", part: 0 };
   const event = state.progress.get(job.number);
-  const time = job.seconds && (Date.now() / 1000 - job.began) / job.seconds;
+  const time = job.seconds && (Date.now() - job.began) / 1000 / job.seconds;
   if (event?.event === "progress") {
     const { what, done, total } = event;
     return { text: `${what} ${count(done)} of ${count(total)}`, part: time ?? done / total };

@@ -1,7 +1,7 @@
 // The runs: a tree of what came from what, and the selected one.
 
 import { ask } from "./api.js";
-import { Button, Note, Problem, focus, focusLater, plural } from "./parts.js";
+import { Button, Note, Problem, focusLater, plain, plural } from "./parts.js";
 import { html, useLayoutEffect, useMemo, useState } from "./preact.js";
 import { hasEnded } from "./progress.js";
 import { NARROW, change, findJob, findSelected, isActive, state } from "./store.js";
@@ -68,39 +68,28 @@ async function compare(name, isCompared) {
   if (run.name === state.run?.name && compared === state.compared) change({ run: { ...state.run, others } });
 }
 
-// Changes the list of runs. All pages receive an event about it.
-function edit(action, values) {
-  change({ runsProblem: null });
-  return ask(action, values).catch(tellProblem);
-}
-
 async function remove(name) {
-  const response = await edit("delete-run", { run: name });
-  if (response) change({ deleted: [...state.deleted, { name, deleted: response.deleted }] });
+  if (!confirm(`Delete ${plain(name)}, with its net and its results? This cannot be undone.`)) return;
+  change({ runsProblem: null });
+  try {
+    const { files } = await ask("delete-run", { run: name });
+    if (files.length) change({ runsProblem: `These files in the folder of ${name} stay: ${files.join(", ")}.` });
+  } catch (error) {
+    tellProblem(error);
+  }
 }
 
-async function restore(deleted) {
-  const response = await edit("restore-run", { deleted });
-  if (!response) return;
-  change({ deleted: state.deleted.filter((run) => run.deleted !== deleted) });
-  await selectRun(response.run);
-  focusLater("run-title"); // the button that restored it is gone
-}
-
-// A run was renamed, deleted (its name is empty then), restored or noted something about.
-export async function receiveRuns({ run, name }) {
-  const follow = (known) => (known === run ? name : known);
-  const base = state.base && { ...state.base, name: follow(state.base.name) };
-  const jobs = [...state.jobs].map(([number, job]) => [number, { ...job, run: follow(job.run) }]);
-  const compared = [...state.compared].map((known) => follow(known) || known); // a restored run keeps its tick
-  const place = state.runs.findIndex((known) => known.name === run);
-  change({ compared: new Set(compared), base: base?.name ? base : null, jobs: new Map(jobs) });
+// A run was deleted, by this page or another one.
+export async function receiveDeleted({ run }) {
+  const compared = new Set([...state.compared].filter((name) => name !== run));
+  const jobs = new Map([...state.jobs].filter(([, job]) => job.run !== run));
+  const place = state.runs.findIndex(({ name }) => name === run);
+  change({ compared, jobs, base: state.base?.name === run ? null : state.base });
   await refreshRuns();
-  if (state.selected === null && name) return selectRun(name);
   if (state.selected !== run) return;
   const readable = state.runs.filter(({ problem }) => !problem);
-  const next = name || readable.at(Math.max(0, Math.min(place, readable.length - 1)))?.name; // a deleted run's neighbor
-  if (next) await selectRun(next);
+  const next = readable.at(Math.max(0, Math.min(place, readable.length - 1))); // its neighbor
+  if (next) await selectRun(next.name);
   else change({ selected: null, run: null });
 }
 
@@ -112,7 +101,7 @@ export function summarizeRuns() {
 export function RunsPanel() {
   const [order, setOrder] = useState("newest");
   const [words, setWords] = useState("");
-  const { runs, jobs, selected, compared, deleted, runsProblem, step } = state;
+  const { runs, jobs, selected, compared, runsProblem, step } = state;
   // not drawn again with each step of a training
   const list = useMemo(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
   useLayoutEffect(showTools, [step]);
@@ -126,18 +115,9 @@ export function RunsPanel() {
       <input type="search" placeholder="find" aria-label="Find runs" value=${words}
         onInput=${({ target }) => setWords(target.value)} />
     </div>
-    <ul aria-live="polite">${deleted.map((run) => html`<${Deleted} key=${run.deleted} ...${run} />`)}</ul>
     <${Problem} id="runs-problem" text=${runsProblem} />
     ${list}
   `;
-}
-
-// Its button has the focus: the one that deleted the run is gone.
-function Deleted({ name, deleted }) {
-  const more = { "aria-label": `Undo: restore ${name}`, onClick: () => restore(deleted) };
-  return html`<li class="row">
-    ${name} deleted. <button type="button" class="small" ref=${focus} ...${more}>Undo</button>
-  </li>`;
 }
 
 // The runs, and before them those without a folder, which wait or failed.
@@ -150,7 +130,7 @@ function listRuns() {
 
 function drawList(order, words) {
   const text = words.toLowerCase().trim();
-  const has = ({ name, net, data, note }) => [name, net, data, note].join(" ").toLowerCase().includes(text);
+  const has = ({ name, net, data }) => [name, net, data].join(" ").toLowerCase().includes(text);
   const runs = listRuns().filter(has);
   if (!runs.length) return html`<${Note}>${words ? "No run has these words." : "There are no runs yet."}</${Note}>`;
   if (order === "best") runs.sort((a, b) => rate(b) - rate(a));
@@ -170,8 +150,9 @@ function rate({ score_value: value = null, is_fraction: isFraction }) {
 }
 
 function Row({ run }) {
-  const { name, net, data, parent, note, problem } = run;
-  if (problem) return html`<p class="problem">${name}: ${problem}</p>`;
+  const { name, net, data, parent, problem } = run;
+  const remover = html`<${Button} small onClick=${() => remove(name)}>Delete</${Button}>`;
+  if (problem) return html`<p class="problem">${name}: ${problem}</p>${remover}`;
   const isSelected = state.selected === name;
   const select = () => {
     if (!isSelected || !findSelected()) selectRun(name);
@@ -186,10 +167,9 @@ function Row({ run }) {
       <${Button} class="run" aria-pressed=${isSelected} onClick=${select}>
         <strong>${name}</strong> <span>${summarizeRun(run)}</span>
         ${net && html`<span class="note">${net} on ${data}${from}</span>`}
-        ${note && html`<span class="note">“${note}”</span>`}
       </${Button}>
     </div>
-    ${isSelected && net && html`<${Tools} run=${run} />`}`;
+    ${isSelected && net && html`<div class="tools">${remover}</div>`}`;
 }
 
 function summarizeRun(run) {
@@ -201,23 +181,4 @@ function summarizeRun(run) {
   if (hasEnded(run)) return "no score";
   const word = { failed: "stopped", done: "testing" }[job?.state] ?? "paused";
   return `${word}, ${planned ? `${epochs} of ` : ""}${plural(planned ?? epochs, "epoch")}`;
-}
-
-// Name, note and deletion of the selected run.
-function Tools({ run: { name, note } }) {
-  const [problem, setProblem] = useState(null);
-  useLayoutEffect(showTools, [problem]);
-  const rename = async ({ target }) => {
-    const text = target.value.trim();
-    if (/[/\\:*?"<>|~]/u.test(text)) return setProblem('A name contains none of / \\ : * ? " < > | ~');
-    if (text !== name) await ask("rename-run", { run: name, name: text }).catch(({ message }) => setProblem(message));
-  };
-  const write = ({ target }) => edit("note-run", { run: name, note: target.value.trim() });
-  return html`<div class="tools">
-    <label>Name <input defaultValue=${name} autocomplete="off" aria-invalid=${Boolean(problem)}
-      onInput=${() => setProblem(null)} onChange=${rename} /></label>
-    <label>Note <input defaultValue=${note} autocomplete="off" onChange=${write} /></label>
-    <${Button} small onClick=${() => remove(name)}>Delete</${Button}>
-    <${Problem} text=${problem} />
-  </div>`;
 }

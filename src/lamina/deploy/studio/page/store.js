@@ -13,7 +13,7 @@ export const state = {
   documentation: "", // its address, if the package knows it
 
   // The page itself.
-  connection: { message: "Loading …" }, // and isLost, needsToken
+  connection: { message: "Loading …" }, // and isLost, needsToken, isTried (a token was typed)
   step: "data", // the step that is open where only one has space: data, net, training or runs
   tab: "training", // of the selected run: training, look, compare, try or take
 
@@ -49,7 +49,6 @@ export const state = {
   compared: new Set(), // names
   progress: new Map(), // of trainings: the last event, by number of the job
   base: null, // the run whose settings were put into the steps; Train lists what differs from it
-  deleted: [], // runs that can be restored: {name, deleted}
   runsProblem: null,
   runProblem: null, // of the selected run
   making: {}, // by run and file to take away, the number of the job that makes it

@@ -1,7 +1,7 @@
 // Take away: what one can do with a trained net outside of the studio.
 
-import { ask, askLast, download } from "./api.js";
-import { Button, Details, Note, Outcome, Problem, Progress, count, useLoaded } from "./parts.js";
+import { ask, download } from "./api.js";
+import { Button, Note, Problem, Progress, count } from "./parts.js";
 import { html, useEffect, useState } from "./preact.js";
 import { change, changePart, findJob, isActive, state } from "./store.js";
 
@@ -9,10 +9,6 @@ const FILES = [
   ["report.html", "Show the results", "A page with all results, curves and images, in one file."],
   ["model.onnx", "Use the net in other programs", "A model file (ONNX) that needs neither lamina nor PyTorch."],
 ];
-const SAME =
-  "Both train a new run with the same weights: bit-identical on the same processor type, with the same torch" +
-  " version, number of threads and kernels.";
-
 // What `lamina export` printed when it compared the file with the run.
 export function receiveTake(event) {
   if (event.event === "export") changePart("exports", { [event.job]: event });
@@ -28,19 +24,12 @@ export function Take({ run }) {
     <h3>Use the net in Python</h3>
     <${Code} text=${predict} title="these lines" />
     <${Note}>The net and its results are in the folder ${run.folder}.</${Note}>
-    <${Details} summary="Train it again without the studio"><${Repeat} run=${run} /></${Details}>
+    ${run.command && html`<${Command} text=${run.command} />`}
   `;
 }
 
-function Repeat({ run: { name, score, is_finished: isFinished } }) {
-  const request = useLoaded("Reading the data", () => askLast("repeat", { run: name }), [score, isFinished]);
-  const draw = ({ command, python, remarks }) => html`
-    ${python && !remarks.length && html`<${Note}>${SAME}</${Note}>`}
-    ${remarks.map((remark) => html`<p class="diagnosis">${remark}</p>`)}
-    ${command && html`<${Code} text=${command} title="the command" />`}
-    ${python && html`<${Code} text=${python} title="the Python" />`}
-  `;
-  return html`<${Outcome} request=${request} draw=${draw} />`;
+function Command({ text }) {
+  return html`<h3>Train it again without the studio</h3><${Code} text=${text} title="the command" />`;
 }
 
 function Code({ text, title }) {

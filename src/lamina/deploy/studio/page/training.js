@@ -7,7 +7,7 @@ import { settleNet } from "./net.js";
 import { Note, Problem, plural } from "./parts.js";
 import { html } from "./preact.js";
 import { RecipeForm, readFields, readSteps, setFields } from "./recipe.js";
-import { receiveRuns, refreshRuns, reloadRun, selectRun } from "./runs.js";
+import { receiveDeleted, refreshRuns, reloadRun, selectRun } from "./runs.js";
 import { NARROW, change, changePart, findSelected, isActive, state } from "./store.js";
 
 const MOST_STEPS = 800; // whose losses are drawn
@@ -66,7 +66,7 @@ export function applyChange(values) {
 
 export function receiveTraining(event) {
   const { run } = state;
-  if (event.event === "runs") receiveRuns(event);
+  if (event.event === "deleted") return receiveDeleted(event);
   if (!event.run) return; // it is about no training
   if (event.event === "job") receiveJob(event);
   const isTrained = ["step", "epoch"].includes(event.event);

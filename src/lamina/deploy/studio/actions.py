@@ -1,10 +1,13 @@
-"""The actions of the page to build and train nets."""
+"""The actions of the page that start, stop or remove something, and those that need no torch.
+
+Each is a function of the studio and of the values of a request. ``computing`` has the others.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata
@@ -12,6 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from lamina import zoo
+from lamina.data.sources.published import find_download_mb
+from lamina.deploy.studio.arguments import Side, Texts
+from lamina.deploy.studio.data_folder import delete_run_files
 from lamina.deploy.studio.net_cards import list_layers, list_presets, read_net, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
@@ -20,32 +26,30 @@ from lamina.deploy.studio.recipe_fields import (
     write_options,
     write_preparation,
 )
-from lamina.deploy.studio.services import Actions, Side, Studio
+from lamina.deploy.studio.studio import Studio
 from lamina.errors import LaminaError, RunError
 from lamina.metrics import METRICS
 from lamina.values import Range
 
+Action: TypeAlias = Callable[..., Awaitable[Any]]
 Dimension: TypeAlias = Annotated[int, Range(1, 2**31)]
 Shape: TypeAlias = tuple[Dimension, Dimension, Dimension]
-Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
 SHOWN_LETTERS = 60  # of a data set or a run, in the name of a new run
+# in a run, made by these commands, and downloaded
+MADE_FILES = {"report.html": "report", "model.onnx": "export"}
 
 
 async def get_state(studio: Studio) -> dict[str, Any]:
     """Everything that the page needs to start, or to start again."""
-    log = studio.jobs.log
-    after = log.mark(log.last)  # before the runs, which take a while to list
-    runs = await studio.compute_quickly("run_views.list_runs", studio.data.runs_dir)
     return {
-        "data": await asyncio.to_thread(studio.data.list_sources),
+        "data": await asyncio.to_thread(studio.folder.list_sources),
         "presets": list_presets(),
         "layers": list_layers(),
         "fields": list_fields(),
         "fractions": [name for name, metric in METRICS.items() if metric.is_fraction],
+        "runs": await studio.compute("runs", {}),
         "jobs": [job.to_json() for job in studio.jobs.jobs],
-        "runs": runs,
         "documentation": find_documentation(),
-        "after": after,
     }
 
 
@@ -58,6 +62,37 @@ def find_documentation() -> str:
             if name == "Documentation" and address.startswith("https://"):
                 return str(address).rstrip("/")
     return ""
+
+
+async def inspect(
+    studio: Studio,
+    source: str,
+    size_px: Side | None = None,
+    val: str = "",
+    labels: bool = False,
+    may_download: bool = False,
+) -> dict[str, Any]:
+    """Start ``lamina data``, or return the size of the download that must come first."""
+    path = studio.folder.check(source)
+    download_mb = find_download_mb(source)
+    if download_mb and not may_download:
+        return {"download_mb": download_mb}
+    corrected = studio.folder.find_corrected(source)
+    words = [path, *write_preparation(size_px, val)]
+    more: dict[str, Any] = {"labels_from": corrected, "may_download": may_download}
+    if labels:
+        checked = {"source": source, "size_px": size_px, "val": val}
+        words = ["data", "labels", *words]
+        job = studio.jobs.start(words, is_training=True, checked=checked, **more)
+    else:
+        job = studio.jobs.start(["data", *words], **more)
+    # the page must be able to undo corrections
+    return job.to_json() | {"is_corrected": corrected is not None}
+
+
+async def correct(studio: Studio, source: str, choices: Texts = None) -> dict[str, str]:
+    """Correct labels by image; ``None`` removes all corrections."""
+    return studio.folder.correct(source, choices)
 
 
 async def show_net_cards(
@@ -75,32 +110,6 @@ async def show_net_cards(
     return await asyncio.to_thread(show_net, layers, shape, outputs)
 
 
-async def plan(
-    studio: Studio,
-    source: str,
-    size_px: Side | None = None,
-    val: str = "",
-    net: str = "",
-    fields: Texts = None,
-) -> Any:
-    """What :func:`train` would do with these values: the recipe and the splits."""
-    data = studio.data.describe(source, size_px, val)
-    return await studio.compute_quickly("net_views.plan_training", data, net, fields or {})
-
-
-async def draw_untrained(
-    studio: Studio,
-    source: str,
-    text: str,
-    size_px: Side | None = None,
-    val: str = "",
-    row: int = 0,
-) -> Any:
-    """The outputs of the layers for a training image before the net is trained."""
-    data = studio.data.describe(source, size_px, val)
-    return await studio.compute_quickly("net_views.show_untrained", data, text, row)
-
-
 async def train(
     studio: Studio,
     source: str,
@@ -114,10 +123,11 @@ async def train(
 
     ``fields`` may also contain a time limit, ``time``, and the name of a ``recipe``.
     """
-    path = studio.data.check(source)
+    path = studio.folder.check(source)
+    values = {"source": source, "size_px": size_px, "val": val, "net": net, "fields": fields}
     planned: dict[str, Any] = {"problem": None}
     with suppress(LaminaError):  # if it takes too long, training itself reports what is wrong
-        planned = await plan(studio, source, size_px, val, net, fields)
+        planned = await studio.compute("plan", values)
     if planned["problem"]:
         raise RunError(planned["problem"])
     texts, time, recipe = read_form(fields or {})
@@ -132,15 +142,16 @@ async def train(
     if time:
         words.append(f"--time={time}")
     words += write_options(texts)
-    run = studio.choose_name(name, beginning)
-    corrected = studio.data.find_corrected(source)
+    corrected = studio.folder.find_corrected(source)
     more = {"seconds": read_seconds(time), "chooses_net": not net, "labels_from": corrected}
-    return start_training(studio, words, run, **more)
+    run = studio.jobs.choose_name(name, beginning)
+    words += [f"--name={run}", f"--runs-dir={studio.folder.runs_dir}"]
+    return studio.jobs.start(["train", *words], run, is_training=True, **more).to_json()
 
 
 async def resume(studio: Studio, run: str) -> dict[str, Any]:
     """Start ``lamina resume`` for a run that is not in training."""
-    words = ["resume", str(studio.find_run(run))]
+    words = ["resume", str(studio.folder.find_run(run))]
     job = studio.jobs.find_active(run) or studio.jobs.start(words, run, is_training=True)
     return job.to_json()
 
@@ -156,18 +167,46 @@ async def stop(
     return job.to_json()
 
 
-def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) -> dict[str, Any]:
-    """Start a command that trains a new run, whose name is reserved."""
-    places = [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
-    return studio.jobs.start(["train", *words, *places], run, is_training=True, **more).to_json()
+async def make_file(studio: Studio, run: str, file: str) -> dict[str, Any]:
+    """Start the command that writes a file of a run."""
+    path = studio.folder.find_run(run)
+    if file not in MADE_FILES:
+        names = " or ".join(MADE_FILES)
+        raise RunError(f"The studio cannot make {file[:100]!r}. Choose {names}.")
+    words = [MADE_FILES[file], str(path), str(path / file)]
+    return studio.jobs.start(words, makes_file=True).to_json()
 
 
-ACTIONS: Actions = {
+async def list_files(studio: Studio, run: str) -> dict[str, int]:
+    """The sizes in bytes of the files that were made."""
+    files = [studio.folder.find_run(run) / name for name in MADE_FILES]
+    return {file.name: file.stat().st_size for file in files if file.exists()}
+
+
+async def delete_run(studio: Studio, run: str) -> dict[str, list[str]]:
+    """Delete what lamina wrote of a run, or forget a training that failed before it wrote any.
+
+    Returns the names of other ``files`` in its folder, which stay.
+    """
+    path = studio.folder.runs_dir / run
+    if studio.jobs.find_active(run) or studio.jobs.uses(path):
+        raise RunError(f"{run} is in use. Pause its training, or wait until it has ended.")
+    kept: list[str] = []
+    if not studio.jobs.has_failed(run) or studio.folder.has_run(run):
+        kept = await asyncio.to_thread(delete_run_files, studio.folder.find_run(run))
+    studio.jobs.forget(run)
+    return {"files": kept}
+
+
+ACTIONS: dict[str, Action] = {
     "state": get_state,
+    "inspect": inspect,
+    "correct": correct,
     "net": show_net_cards,
-    "plan": plan,
-    "forward": draw_untrained,
     "train": train,
     "resume": resume,
     "stop": stop,
+    "make": make_file,
+    "files": list_files,
+    "delete-run": delete_run,
 }
