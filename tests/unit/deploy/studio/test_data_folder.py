@@ -119,7 +119,7 @@ def test_corrections_are_read_back_by_lamina(tmp_path):
     }
     file = tmp_path / "pets-corrections.csv"
     assert folder.find_corrections(source) == file
-    assert all("corrections" not in one["name"] for one in folder.list_sources())
+    assert all(one["source"] != str(file) for one in folder.list_sources())
     data = load_data(source, Preparation(labels_from=(str(file),)))
     assert (data.corrections.corrected, data.corrections.excluded, data.corrections.not_found) == (
         1,
