@@ -97,6 +97,24 @@ def test_a_page_reads_the_state_again_when_a_stream_ends(tmp_path: Path, browser
         expect(page.locator("#lost")).to_have_count(0)
 
 
+def test_a_page_that_reads_no_state_says_why_and_then_drops_deleted_runs(
+    tmp_path: Path, browser: Browser
+):
+    with opening(tmp_path, first=SHORT_STREAMS) as studio:
+        studio.copy_runs(train_quickly(), "one", "two")
+        with showing(browser, studio) as page:
+            title = page.locator("#run-title")
+            expect(title).to_have_text(re.compile("one|two"))
+            deleted, other = ("one", "two") if title.inner_text() == "one" else ("two", "one")
+            refused = {"error": "The folder is gone."}
+            page.route("**/api/state", lambda route: route.fulfill(status=422, json=refused))
+            expect(page.locator("#status")).to_have_text("The folder is gone.")
+            expect(page.locator("#lost")).to_have_count(0)
+            assert studio.act("delete-run", run=deleted) == {"files": []}
+            page.unroute("**/api/state")
+            expect(title).to_have_text(other)
+
+
 def test_a_selected_run_that_is_read_slowly_is_still_shown(studio: Studio, browser: Browser):
     with showing(browser, studio) as page:
         studio.copy_runs(train_quickly(), "earlier")

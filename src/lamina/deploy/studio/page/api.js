@@ -26,9 +26,9 @@ export async function download(run, file) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// The events from now on, once the studio sends them.
-export async function openEvents() {
-  return readEvents((await request("api/events")).body);
+// The events from now on, once the studio sends them; `signal` ends them.
+export async function openEvents(signal) {
+  return readEvents((await request("api/events", { signal })).body);
 }
 
 async function* readEvents(body) {

@@ -20,6 +20,8 @@ const WAIT_MS = 300; // after the last change, because arrow keys pass other dat
 let timer = 0;
 let asked = null; // how it is loaded; the response to another request is not wanted
 let reader = null; // the number of the job that reads it
+let isMissed = false; // what this job says may have come while the connection was lost
+let mayLoad = false; // it may be downloaded
 let early = null; // events until the studio has told this number
 let lastSource = null; // that was read; arrow keys may pass others
 
@@ -45,6 +47,7 @@ function choose(source) {
   early = null;
   if (reader) stop(reader);
   reader = null;
+  isMissed = false;
   change({ source, preview: null, plan: null, reading: { what: `Reading ${findSource(source)?.name ?? source}` } });
 }
 
@@ -55,6 +58,7 @@ function stop(number) {
 export async function useSource(source, mayDownload = false) {
   const isOther = source !== (lastSource ?? state.source);
   lastSource = source;
+  mayLoad = mayDownload;
   choose(source);
   if (isOther && !findSource()?.is_built_in) useOwnData();
   const values = describeSource();
@@ -77,14 +81,26 @@ export async function useSource(source, mayDownload = false) {
   }
 }
 
+// After a lost connection: the data set is read again, unless its job goes on.
+function recover() {
+  if (state.preview) return;
+  if (early || isActive(state.jobs.get(reader))) isMissed = true;
+  else useSource(state.source, mayLoad);
+}
+
 export function receiveData(event) {
-  if (event.event === "recovered" && !state.preview) return useSource(state.source);
+  if (event.event === "recovered") return recover();
   early?.push(event);
   if (!reader || ![event.job, event.number].includes(reader)) return;
   if (event.event === "progress") changePart("reading", event);
-  if (event.event === "data") showPreview(event);
+  if (event.event === "data") {
+    isMissed = false;
+    showPreview(event);
+  }
   if (event.event === "job" && event.state === "failed") change({ reading: { problem: event.problem } });
-  if (event.event === "job" && !isActive(event)) reader = null;
+  if (event.event !== "job" || isActive(event)) return;
+  reader = null;
+  if (event.state === "done" && isMissed) useSource(state.source, mayLoad);
 }
 
 async function showPreview({ findings, sizes }) {

@@ -9,7 +9,7 @@ import { receiveLessons } from "./lessons.js";
 import { startNet } from "./net.js";
 import { html, render } from "./preact.js";
 import { load, save } from "./request.js";
-import { reloadRun, selectRun } from "./runs.js";
+import { recoverRuns, selectRun } from "./runs.js";
 import { change, mount, state } from "./store.js";
 import { receiveTake } from "./take.js";
 import { receiveTraining } from "./training.js";
@@ -23,8 +23,9 @@ const STORED = ["step", "tab", "source", "sizePx", "val", "values", "recipeName"
 // read, so that none is missed.
 async function follow() {
   for (;;) {
+    const attempt = new AbortController();
     try {
-      const events = await openEvents();
+      const events = await openEvents(attempt.signal);
       await readState();
       change({ connection: { message: "" } });
       if (state.source) recover();
@@ -32,16 +33,17 @@ async function follow() {
       for await (const event of events) receive(event);
     } catch (error) {
       tellLost(error);
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
+    attempt.abort(); // else its stream stays open, and a browser opens only a few
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
   }
 }
 
 function tellLost({ status, message }) {
   const { isTried } = state.connection;
-  const isLost = state.source !== "";
-  const tokenMessage = isTried ? "This token is wrong." : NEEDS_TOKEN;
   const needsToken = status === 401;
+  const isLost = state.source !== "" && (needsToken || !status); // else the studio says what is wrong
+  const tokenMessage = isTried ? "This token is wrong." : NEEDS_TOKEN;
   change({ connection: { isLost, needsToken, isTried, message: needsToken ? tokenMessage : isLost ? "" : message } });
 }
 
@@ -64,7 +66,7 @@ function start() {
 // After a lost connection, or a restart of the studio.
 function recover() {
   receive({ event: "recovered" });
-  if (state.selected) reloadRun(state.selected);
+  recoverRuns();
 }
 
 // The run that was selected, one in training, or the newest.

@@ -82,11 +82,25 @@ async function remove(name) {
 // A run was deleted, by this page or another one.
 export async function receiveDeleted({ run }) {
   const compared = new Set([...state.compared].filter((name) => name !== run));
-  const jobs = new Map([...state.jobs].filter(([, job]) => job.run !== run));
+  const jobs = new Map([...state.jobs].filter(([, job]) => job.run !== run || isActive(job)));
   const place = state.runs.findIndex(({ name }) => name === run);
   change({ compared, jobs, base: state.base?.name === run ? null : state.base });
   await refreshRuns();
-  if (state.selected !== run) return;
+  if (state.selected === run) await selectNear(place);
+}
+
+// After a lost connection, when runs may have been deleted.
+export async function recoverRuns() {
+  const names = new Set([...state.runs.map(({ name }) => name), ...[...state.jobs.values()].map(({ run }) => run)]);
+  const compared = new Set([...state.compared].filter((name) => names.has(name)));
+  change({ compared, base: names.has(state.base?.name) ? state.base : null });
+  if (state.selected === null) return;
+  if (names.has(state.selected)) await reloadRun(state.selected);
+  else await selectNear(0);
+}
+
+// Selects the run at a place of the list, or the last one.
+async function selectNear(place) {
   const readable = state.runs.filter(({ problem }) => !problem);
   const next = readable.at(Math.max(0, Math.min(place, readable.length - 1))); // its neighbor
   if (next) await selectRun(next.name);
