@@ -117,12 +117,19 @@ def test_messages_of_commands_name_no_options(studio):
 def test_a_run_is_deleted_but_no_file_that_lamina_did_not_write(studio):
     studio.copy_runs(train_quickly(), "first", "second")
     runs = studio.folder / "runs"
-    (runs / "first" / "notes.txt").write_text("mine")
-    (runs / "first" / "report.html").touch()
+    figures = ("explanations/x-explained-2.png", "inspection/probes.png")
+    for name in ("report.html", "README.md", *figures):
+        (runs / "first" / name).parent.mkdir(exist_ok=True)
+        (runs / "first" / name).touch()
+    mine = {runs / "first" / name: b"mine" for name in ("notes.txt", "inspection/layer.txt")}
+    for file, text in mine.items():
+        file.write_bytes(text)
     second = read_files(runs / "second")
-    assert studio.act("delete-run", run="first") == {"files": ["notes.txt"]}
+    assert "There is no run ''" in studio.act("delete-run", run="")
+    assert studio.act("delete-run", run="first") == {"files": ["inspection", "notes.txt"]}
     assert [run["name"] for run in studio.act("runs")] == ["second"]
-    assert read_files(runs / "first") == {runs / "first" / "notes.txt": b"mine"}
+    assert read_files(runs / "first") == mine
+    assert not (runs / "first" / "explanations").exists()
     assert read_files(runs / "second") == second
     assert studio.act("delete-run", run="second") == {"files": []}
     assert not (runs / "second").exists()
@@ -134,9 +141,12 @@ def test_runs_of_studies_links_and_runs_in_use_stay(studio):
     (studio.folder / "runs" / "study" / "study.json").write_text("{}")
     outside = shutil.copytree(train_quickly(), studio.folder / "outside")
     (studio.folder / "runs" / "link").symlink_to(outside)
+    shutil.copytree(train_quickly(), studio.folder / "others" / "run")
+    (studio.folder / "runs" / "links").symlink_to(studio.folder / "others")
     studio.train("busy")
     wait_for_epochs(studio, "busy")
-    reasons = {"study/fold-1": "part of a study", "link": "is a link", "busy": "is in use"}
+    reasons = {"study/fold-1": "part of a study", "link": "is a link", "links/run": "is a link"}
+    reasons["busy"] = "is in use"
     for run, reason in reasons.items():
         before = read_files(studio.folder / "runs" / run)
         assert reason in studio.act("delete-run", run=run)

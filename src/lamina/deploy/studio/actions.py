@@ -17,7 +17,6 @@ from typing import Annotated, Any, TypeAlias
 from lamina import zoo
 from lamina.data.sources.published import find_download_mb
 from lamina.deploy.studio.arguments import Side, Texts
-from lamina.deploy.studio.data_folder import delete_run_files
 from lamina.deploy.studio.net_cards import list_layers, list_presets, read_net, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
@@ -193,7 +192,7 @@ async def delete_run(studio: Studio, run: str) -> dict[str, list[str]]:
         raise RunError(f"{run} is in use. Pause its training, or wait until it has ended.")
     kept: list[str] = []
     if not studio.jobs.has_failed(run) or studio.folder.has_run(run):
-        kept = await asyncio.to_thread(delete_run_files, studio.folder.find_run(run))
+        kept = await asyncio.to_thread(studio.folder.delete_run, run)
     studio.jobs.forget(run)
     return {"files": kept}
 

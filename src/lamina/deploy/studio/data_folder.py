@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lamina.data import NAMES
 from lamina.data.corrections import ADVICE, format_rows
+from lamina.data.decoding import SUFFIXES
 from lamina.data.option_files import read_pairs, read_rows
 from lamina.data.sources.published import PUBLISHED, find_download_mb
+from lamina.data.sources.scan import RESULTS
 from lamina.data.sources.table_files import is_table
+from lamina.data.splits import find_splits
 from lamina.errors import DataError, RunError, suggest
 from lamina.files import lock_folder, write_atomically
 
@@ -25,8 +30,14 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".npz")
 RUN_FILES = (
     "run.json", "history.jsonl", "state.safetensors", "model.safetensors", "initial.safetensors",
     "report.json", "logits.npz", "calibration.json", "splits.json", "curves.png", "report.html",
-    "model.onnx", "model.onnx.json", ".lock",
+    "model.onnx", "model.onnx.json", "README.md",
 )  # fmt: skip
+# of a run, with what lamina explain and lamina inspect write there
+RUN_FOLDERS = {
+    "explanations": ("*-explained.png", "*-explained-*.png", "*-explained*.npz"),
+    "inspection": ("layer-*.png", "probes.png"),
+}
+EXAMINED = 50  # entries of a folder
 
 
 @dataclass(frozen=True)
@@ -37,15 +48,24 @@ class DataFolder:
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, Any]]:
-        """Name and source of what may be a data set here, of this folder, and of built-in sets."""
+        """Name and source of what may be a data set here, of this folder, and of built-in sets.
+
+        The page opens with the first one: a data set of the user, if some are easy to recognize.
+        """
         children = self._list()
         folders = [path for path in children if path.is_dir()]
-        files = [path for path in children if path.name.lower().endswith(ARCHIVES)]
-        tables = [path for path in children if path.is_file() and is_table(path)]
+        files = [path for path in children if path.is_file()]
+        tables = [path for path in files if is_table(path)]
+        archives = [path for path in files if path.name.lower().endswith(ARCHIVES)]
+        likely = [path for path in folders if _is_data(path)]
+        likely += [path for path in archives if path not in tables]
+        others = [path for path in (*folders, *tables) if path not in likely]
         drawn = [name for name in NAMES if name not in PUBLISHED]
-        sources = [(name, name, True) for name in (*drawn, *PUBLISHED)]
-        sources += [(path.name, str(path), False) for path in (*folders, *files, *tables)]
-        sources.append((f"{self.path.name}, as a whole", str(self.path), False))
+        whole = (f"{self.path.name}, as a whole", str(self.path), False)
+        sources = [(path.name, str(path), False) for path in likely]
+        sources += [(name, name, True) for name in (*drawn, *PUBLISHED)]
+        sources += [(path.name, str(path), False) for path in others]
+        sources.insert(0 if self._is_data_set() else len(sources), whole)
         keys = ("name", "source", "is_built_in")
         return [dict(zip(keys, values, strict=True)) for values in sources]
 
@@ -89,7 +109,7 @@ class DataFolder:
             raise DataError(f"{name} is the folder that contains the runs. Use another name.")
         if name.strip().casefold() in NAMES:
             raise DataError(f"{name} is a built-in data set. Use another name.")
-        if (self.path / MARK).exists():
+        if self._is_data_set():
             reason = f"{self.path} is itself a data set, so {name} would become one of its classes"
             raise DataError(f"{reason}. Start the studio with another folder.")
         return self.path
@@ -112,6 +132,37 @@ class DataFolder:
             f"There is no run {name[:100]!r} in {self.runs_dir}; a new one appears after its first"
             f" epoch. {remedy}"
         )
+
+    def delete_run(self, name: str) -> list[str]:
+        """Delete what lamina wrote in the folder of a run, and the folder if it is empty.
+
+        Returns the names of the other files. ``RunError`` if there is no such run, for a run of a
+        study, a link, or a run that a process trains.
+        """
+        path = self.find_run(name)
+        if path.resolve() != self.runs_dir.resolve() / name:
+            raise RunError(f"{path} is a link. Delete the run in the folder that it links to.")
+        if (path.parent / "study.json").exists():
+            raise RunError(f"{name} is part of a study, which finds its runs by their names.")
+        with lock_folder(path):
+            for file in RUN_FILES:
+                (path / file).unlink(missing_ok=True)
+            for folder, patterns in RUN_FOLDERS.items():
+                _delete_files(path / folder, patterns)
+        (path / ".lock").unlink(missing_ok=True)  # on Windows, no file can be deleted that is open
+        kept = sorted(file.name for file in path.iterdir())
+        if not kept:
+            path.rmdir()
+        return kept
+
+    def _is_data_set(self) -> bool:
+        """Whether the folder is a data set: all its folders are classes, or all are splits."""
+        if (self.path / MARK).exists():
+            return True
+        folders = [path for path in self._list() if path.is_dir() and not _holds_runs(path)]
+        are_classes = len(folders) > 1 and all(map(_has_image, folders))
+        are_splits = len(find_splits(path.name for path in folders)) == len(folders)
+        return are_classes or (are_splits and any(map(_has_classes, folders)))
 
     def _list(self) -> list[Path]:
         """The paths that may be data: not hidden, and neither the runs nor corrections."""
@@ -172,20 +223,45 @@ def change_table(file: Path, choices: Mapping[str, str] | None) -> dict[str, str
     return corrections
 
 
-def delete_run_files(path: Path) -> list[str]:
-    """Delete the files that lamina wrote in the folder of a run, and the folder if it is empty.
+def _delete_files(folder: Path, patterns: tuple[str, ...]) -> None:
+    """Delete files of a folder by their names, and the folder if it is empty; follow no link."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for pattern in patterns:
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
+    with suppress(OSError):  # it contains other files
+        folder.rmdir()
 
-    Returns the names of the other files. ``RunError`` for a run of a study, a link, or a run that a
-    process trains.
-    """
-    if (path.parent / "study.json").exists():
-        raise RunError(f"{path.name} is part of a study, which finds its runs by their names.")
-    if path.is_symlink():
-        raise RunError(f"{path} is a link. Delete the run in the folder that it links to.")
-    with lock_folder(path):
-        for name in RUN_FILES:
-            (path / name).unlink(missing_ok=True)
-    kept = sorted(file.name for file in path.iterdir())
-    if not kept:
-        path.rmdir()
-    return kept
+
+def _is_data(path: Path) -> bool:
+    """Whether a folder has folders of images, or splits that have some."""
+    splits = (child for child in _list_some(path) if find_splits([child.name]))
+    return _has_classes(path) or any(map(_has_classes, splits))
+
+
+def _has_classes(path: Path) -> bool:
+    """Whether a folder has folders of images, which are neither runs nor studies."""
+    return any(_has_image(child) and not _is_result(child) for child in _list_some(path))
+
+
+def _has_image(path: Path) -> bool:
+    return any(child.name.lower().endswith(SUFFIXES) for child in _list_some(path))
+
+
+def _holds_runs(path: Path) -> bool:
+    """Whether a folder is a run or a study, or contains one."""
+    return any(map(_is_result, (path, *_list_some(path))))
+
+
+def _is_result(path: Path) -> bool:
+    return any(all((path / name).exists() for name in names) for names in RESULTS)
+
+
+def _list_some(path: Path) -> list[Path]:
+    """Some entries of a folder; none for a file or an unreadable folder."""
+    try:
+        with os.scandir(path) as entries:
+            return [Path(entry) for entry in islice(entries, EXAMINED)]
+    except OSError:
+        return []

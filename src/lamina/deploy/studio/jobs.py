@@ -179,15 +179,15 @@ class Jobs:
 
     def has_failed(self, run: str) -> bool:
         """Whether a training of the run failed."""
-        return any(job.run == run and job.state == "failed" for job in self.jobs)
+        return run != "" and any(job.run == run and job.state == "failed" for job in self.jobs)
 
     def uses(self, path: Path) -> bool:
         """Whether a command in progress is about the run in this folder."""
         return any(job.is_active and str(path) in job.words for job in self.jobs)
 
     def forget(self, run: str) -> None:
-        """Forget the trainings of a run that is deleted, and tell all pages."""
-        self.jobs = [job for job in self.jobs if job.run != run]
+        """Forget the trainings of a run that is deleted, unless they go on; tell all pages."""
+        self.jobs = [job for job in self.jobs if job.run != run or job.is_active]
         self.events.send({"event": "deleted", "run": run})
 
     def find_active(self, run: str, number: int | None = None) -> Job | None:

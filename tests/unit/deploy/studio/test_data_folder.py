@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,10 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
         "seen/train/cat/1.png",
         "runs/x/curves.png",
         "texts/a/1.txt",
+        "archive.zip/1.txt",
+        "old/first/run.json",
+        "old/first/.lock",
+        "old/first/curves.png",
         ".git/a/1.png",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -33,10 +38,11 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
     (tmp_path / "labels.csv").touch()
     (tmp_path / "notes.txt").touch()
     listed = folder.list_sources()
-    assert listed[0] == {"name": "shapes", "source": "shapes", "is_built_in": True}
-    found = [one["name"] for one in listed if not one["is_built_in"]]
+    names = [one["name"] for one in listed]
+    assert {"name": "shapes", "source": "shapes", "is_built_in": True} in listed
+    assert names[: names.index("shapes")] == ["pets", "seen", "digits.npz"]
     whole = f"{tmp_path.name}, as a whole"
-    assert found == ["pets", "seen", "texts", "digits.npz", "labels.csv", whole]
+    assert names[-4:] == ["old", "texts", "labels.csv", whole]
     assert folder.check(str(tmp_path / "pets")) == str(tmp_path / "pets")
     outside = tmp_path.parent / "outside"
     (tmp_path / "link").symlink_to(outside)
@@ -97,6 +103,55 @@ def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
     with pytest.raises(DataError, match="shapes is a built-in data set"):
         DataFolder(tmp_path, tmp_path / "runs").check_new("shapes")
     assert DataFolder(tmp_path, tmp_path / "runs").check_new("more") == tmp_path
+
+
+@pytest.mark.parametrize(
+    "names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")]
+)
+def test_a_folder_that_is_a_data_set_comes_first_and_stays_as_it_is(tmp_path, names):
+    photos = tmp_path / "photos"
+    for number, name in enumerate((*names, "runs/x", "old/x")):
+        (photos / name).mkdir(parents=True)
+        (photos / name / "1.png").write_bytes(noise_png(number))
+    for place in ("runs", "old"):
+        for name in ("run.json", ".lock"):
+            (photos / place / "x" / name).touch()
+    (photos / names[0] / "run.json").touch()  # of another program: no image of a class is lost
+    folder = DataFolder(photos, photos / "runs")
+    first = {"name": "photos, as a whole", "source": str(photos), "is_built_in": False}
+    assert folder.list_sources()[0] == first
+    with pytest.raises(DataError, match="Start the studio with another folder"):
+        save_image(folder, "more", "cat", PNG)  # would be a class
+    assert not (photos / "more").exists()
+    data = load_data(photos, Preparation(val_fraction=0.0))
+    assert data.train.target_names == tuple(sorted({Path(name).name for name in names}))  # not runs
+    (tmp_path / "test_plans").mkdir()
+    outer = [one["name"] for one in DataFolder(tmp_path, photos / "runs").list_sources()]
+    assert outer[: outer.index("shapes")] == ["photos"]
+
+
+def test_a_folder_of_classes_beside_other_folders_may_get_a_set(tmp_path):
+    for name in ("cat/1.png", "dog/1.png", "raw/2025/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(noise_png())
+    folder = DataFolder(tmp_path, tmp_path / "runs")
+    assert folder.list_sources()[0]["name"] == "raw"
+    assert folder.check_new("more") == tmp_path
+
+
+def test_a_folder_that_cannot_be_read_hides_no_others(tmp_path, monkeypatch):
+    for name in ("pets/cat/1.png", "pets/dog/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(noise_png())
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "cat":  # the tests may run as root, which may read all
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert DataFolder(tmp_path, tmp_path / "runs").list_sources()[0]["name"] == "pets"
 
 
 def test_corrections_are_read_back_by_lamina(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from lamina.deploy.studio.events import Events
-from lamina.deploy.studio.jobs import Jobs
+from lamina.deploy.studio.jobs import Job, Jobs
 from lamina.runs.run import find_runs
 
 
@@ -76,6 +76,18 @@ def test_commands_are_offline_without_a_request_to_download(tmp_path, monkeypatc
     starts = [(["data", "mnist"], {"may_download": answer}) for answer in (False, True)]
     seen = run_stubs(jobs, starts, monkeypatch)
     assert [environment.get("LAMINA_OFFLINE") for _, environment in seen] == ["1", None]
+
+
+def test_only_the_ended_trainings_of_a_deleted_run_are_forgotten(tmp_path):
+    jobs = Jobs(tmp_path, Events())
+    jobs.jobs = [
+        Job(1, ("train",), "net-1", state="failed"),
+        Job(2, ("resume",), "net-1"),
+        Job(3, ("data",), state="failed"),
+    ]
+    assert jobs.has_failed("net-1") and not jobs.has_failed("")
+    jobs.forget("net-1")
+    assert [job.number for job in jobs.jobs] == [2, 3]
 
 
 def test_a_second_studio_does_not_choose_a_reserved_name(tmp_path):
