@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from support.studios import Studio, draw, train_quickly, wait_for_score
+from support.studios import Studio, draw, opening, showing, train_quickly, wait_for_score
 
 PREDICTIONS = (
     "under 20 %",
@@ -37,6 +38,14 @@ def make_classes(page: Page) -> None:
         expect(card).to_contain_text("24 images")
     page.get_by_role("button", name="Use these images").click()
     expect(page.locator("#data-view")).to_contain_text("48 images, 2 classes")
+
+
+def check_score(studio: Studio, run: str, text: str) -> None:
+    """The run's score is where the lesson says, and nothing was diagnosed on the way."""
+    values = studio.act("run", run=run.strip("()"))
+    assert [row["diagnoses"] for row in values["rows"] if row.get("diagnoses")] == []
+    for low, high in SCORES.findall(text)[:1]:
+        assert float(low) - MARGIN <= 100 * values["score_value"] <= float(high) + MARGIN, run
 
 
 def play(page: Page, number: int, *, is_quick: bool = False) -> list[tuple[str, str]]:
@@ -85,6 +94,19 @@ def test_the_first_and_the_last_lesson_are_played(studio_page: Page):
         play(studio_page, number, is_quick=True)
     expect(panel.get_by_role("button", name=re.compile("✓"))).to_have_count(2)
     assert Axe().run(studio_page).response["violations"] == []
+
+
+@pytest.mark.nightly  # nine trainings on all shapes take two minutes
+def test_every_lesson_is_played_with_the_scores_it_states(tmp_path: Path, browser: Browser):
+    cache = str(tmp_path / "cache")
+    with (
+        opening(tmp_path, draws_all_shapes=True, LAMINA_CACHE=cache) as studio,
+        showing(browser, studio) as page,
+    ):
+        open_lessons(page)
+        for number in range(1, len(PREDICTIONS) + 1):
+            for run, text in play(page, number):
+                check_score(studio, run, text)
 
 
 def test_lessons_go_on_after_a_reload_and_can_be_reset(studio_page: Page, studio: Studio):
