@@ -116,7 +116,8 @@ print(" ".join(kills), left)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
 def test_a_writer_killed_anywhere_leaves_the_old_or_the_new(tmp_path):
-    done = forking.run(tmp_path, code=SIGNAL_AT_LINE + KILL_BEFORE_EVERY_LINE)
+    code = SIGNAL_AT_LINE + KILL_BEFORE_EVERY_LINE
+    done = forking.run(tmp_path, code=code, environment=forking.unmeasured())
     assert done.returncode == 0, done.stderr
     *found, left = done.stdout.split()
     assert found == sorted(found, reverse=True)  # the old, and from some line on the new
@@ -178,7 +179,9 @@ def test_of_two_processes_that_create_a_run_one_does_so_and_one_that_is_killed_d
     sign, tmp_path
 ):
     run, _ = start(tmp_path)
-    done = forking.run(run.path, sign, code=SIGNAL_AT_LINE + CREATE_AT_EVERY_LINE, cwd=tmp_path)
+    code = SIGNAL_AT_LINE + CREATE_AT_EVERY_LINE
+    environment = forking.unmeasured()
+    done = forking.run(run.path, sign, code=code, cwd=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
     creators = done.stdout.split()
     assert len(creators) >= 50

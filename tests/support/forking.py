@@ -239,7 +239,8 @@ def start(
 def unmeasured(**more: str) -> dict[str, str]:
     """The environment without the variables of coverage, and with ``more``.
 
-    An interrupt between two lines of coverage's own would leave its lock taken for ever.
+    An interrupt between two lines of coverage's own would leave its lock taken for ever, and a
+    program that traces its lines itself would not see them.
     """
     names = (name for name in os.environ if not name.startswith("COVERAGE"))
     return {**{name: os.environ[name] for name in names}, **more}
