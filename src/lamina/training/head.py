@@ -102,8 +102,8 @@ def fit_model_head(
     accuracy = None
     if held_out.heads:
         loss = task.loss(held_out.logits, task.prepare(targets[few]), weights=of_few).item()
-        correct = task.correct(held_out.logits, targets[few])
-        accuracy = None if correct is None else correct.item() / len(few)
+        correct = task.correct(held_out.logits, targets[few]).item()
+        accuracy = None if math.isnan(correct) else correct / len(few)
     seconds = time.perf_counter() - began
     yield HeadFit(
         len(sample),

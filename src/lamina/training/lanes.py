@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import reduce
 
 import torch
-from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from lamina.errors import RecipeError
@@ -84,44 +83,41 @@ class LaneSums:
 
     def __init__(self, model: Model, step: DividedBatch, lanes: int) -> None:
         norms = [layer for layer in model.modules() if isinstance(layer, _NormBase)]
-        statistics = [part for norm in norms for part in (norm.running_mean, norm.running_var)]
+        buffers = [
+            buffer
+            for norm in norms
+            for buffer in (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+        ]
         self._model = model
         self._step = step
         self._lanes = lanes
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self._statistics = [part for part in statistics if part is not None]
-        self._counts = [
-            norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None
-        ]
-        self._buffers = [*self._statistics, *self._counts]
+        self._buffers = [buffer for buffer in buffers if buffer is not None]
         self._before = [buffer.clone() for buffer in self._buffers]
         self._blocks: list[Block] = []
-        self._used: set[int] = set()  # places of the weights that a lane of this process used
 
     @torch.no_grad()
-    def add(self, batch: Batch, loss: Scalar, correct: Tensor | float) -> None:
+    def add(self, batch: Batch, loss: Scalar, correct: Scalar) -> None:
         """Add a lane's gradients, statistics and loss, and restore the model's earlier state."""
-        used = {place for place, weight in enumerate(self._weights) if weight.grad is not None}
-        is_used = [float(place in used) for place in range(len(self._weights))]
         gradients = [
             torch.zeros_like(weight) if weight.grad is None else weight.grad
             for weight in self._weights
         ]
+        is_used = [float(weight.grad is not None) for weight in self._weights]
         changes = [
-            buffer - before for buffer, before in zip(self._buffers, self._before, strict=True)
+            batch.share * (buffer - before)
+            for buffer, before in zip(self._buffers, self._before, strict=True)
         ]
         parts = [
             *gradients,
-            *(batch.share * change for change in changes[: len(self._statistics)]),
-            *changes[len(self._statistics) :],
+            *changes,
             loss.new_tensor(is_used),
             batch.share * loss,
-            correct if isinstance(correct, Tensor) else loss.new_full((), correct),
+            correct,
             loss.new_tensor(float(group.take_interrupt())),
         ]
         vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
         append(self._blocks, Block(batch.lane, 1, vector))
-        self._used |= used
         for weight in self._weights:
             weight.grad = None
         for buffer, before in zip(self._buffers, self._before, strict=True):
@@ -142,18 +138,13 @@ class LaneSums:
         pieces = zip(total.split(lengths), parts, strict=True)
         *sums, uses, loss, correct, interrupts = (piece.view(part.shape) for piece, part in pieces)
         # A weight that no lane used gets no gradient, because an optimizer would decay it for a
-        # gradient of zeros. A single process knows these weights without waiting for a GPU.
-        if group.size() > 1:
-            self._used = {place for place, count in enumerate(uses.tolist()) if count}
-        for place in self._used:
-            # Fused optimizers expect the memory layout of the weight.
-            weight = self._weights[place]
-            weight.grad = torch.empty_like(weight).copy_(sums[place])
-        changes = iter(sums[len(self._weights) :])
-        for statistic in self._statistics:
-            statistic += next(changes)
-        for count in self._counts:
-            count += (next(changes) > 0).to(count.dtype)
+        # gradient of zeros.
+        for weight, gradient, count in zip(self._weights, sums, uses.tolist(), strict=False):
+            if count:
+                # Fused optimizers expect the memory layout of the weight.
+                weight.grad = torch.empty_like(weight).copy_(gradient)
+        for buffer, change in zip(self._buffers, sums[len(self._weights) :], strict=True):
+            buffer += change if buffer.is_floating_point() else change.round().to(buffer.dtype)
         return loss, correct, interrupts
 
 

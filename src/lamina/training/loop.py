@@ -287,12 +287,11 @@ class Training:
             logits: Logits = self._forward_model(batch.pixels)
         return logits, self._loss(logits, batch)
 
-    def _count_correct(self, logits: Logits, batch: Batch) -> Tensor | float:
+    def _count_correct(self, logits: Logits, batch: Batch) -> Scalar:
         """The number of correct predictions; NaN where they are not counted."""
-        correct = None
-        if batch.labels is not None:
-            correct = self._live.task.correct(logits, batch.labels)
-        return math.nan if correct is None else correct
+        if batch.labels is None:
+            return logits.new_tensor(math.nan)
+        return self._live.task.correct(logits, batch.labels)
 
     def _set_training_mode(self) -> None:
         self._live.train()

