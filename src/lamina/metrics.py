@@ -16,9 +16,11 @@ from jaxtyping import Float64, Shaped
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The value on some images, its derivatives by the weight of each image, and the number of images
-# that it depends on (its sample size).
-Part: TypeAlias = "tuple[float, Float64[Tensor, ' n'], int]"
+Influences: TypeAlias = "Callable[[], Float64[Tensor, ' n']]"
+"""Computes the derivatives of a metric by the weight of each image."""
+Part: TypeAlias = tuple[float, Influences, int]
+"""The value on some images, its influences, and the number of images that it depends on (its sample
+size)."""
 Measure: TypeAlias = "Callable[[Shaped[Tensor, 'n c'], Shaped[Tensor, 'n c']], Part | None]"
 Constant = Literal["majority", "positive", "frequencies", "frequent", "medians", "means"]
 """A prediction that is the same for all images, from the training targets: the most frequent class;
@@ -70,7 +72,7 @@ def _divide(parts: Shaped[Tensor, " n"], wholes: Shaped[Tensor, " n"], images: i
     """The ratio of two sums over images."""
     total = wholes.double().sum()
     value = float(parts.double().sum() / total)
-    return value, (parts.double() - value * wholes.double()) / total, images
+    return value, lambda: (parts.double() - value * wholes.double()) / total, images
 
 
 def _average(values: Shaped[Tensor, " n"]) -> Part:
@@ -122,13 +124,18 @@ def _average_precision(scores: Tensor, truth: Tensor) -> Part | None:
     hits = correct.diff(prepend=correct.new_zeros(1))
     precision = correct / seen
     value = (precision * hits).sum() / positive
-    # An image counts at its threshold, and in the correct and seen images of every lower threshold.
-    as_correct = (hits / seen.double()).flip(0).cumsum(0).flip(0)
-    as_seen = (hits * (precision / seen)).flip(0).cumsum(0).flip(0)
-    places = order.clone()
-    places[order] = thresholds
-    influences = truth[:, 0] * (precision - value + as_correct)[places] - as_seen[places]
-    return float(value), influences / positive, positive
+
+    def influences() -> Tensor:
+        # An image counts at its threshold, and in the correct and seen images of every lower one.
+        as_correct = (hits / seen.double()).flip(0).cumsum(0).flip(0)
+        as_seen = (hits * (precision / seen)).flip(0).cumsum(0).flip(0)
+        places = order.clone()
+        places[order] = thresholds
+        gains = truth[:, 0] * (precision - value + as_correct)[places]
+        values: Tensor = (gains - as_seen[places]) / positive
+        return values
+
+    return float(value), influences, positive
 
 
 def _roc_auc(scores: Tensor, truth: Tensor) -> Part | None:
@@ -148,9 +155,14 @@ def _roc_auc(scores: Tensor, truth: Tensor) -> Part | None:
     lower = (falses.cumsum(0) - falses / 2) / negative
     higher = (positive - trues.cumsum(0) + trues / 2) / positive
     value = float((trues * lower).sum() / positive)
-    as_true = (lower[places] - value) / positive
-    as_false = (higher[places] - value) / negative
-    return value, as_true.where(truth[:, 0], as_false), min(positive, negative)
+
+    def influences() -> Tensor:
+        as_true = (lower[places] - value) / positive
+        as_false = (higher[places] - value) / negative
+        values: Tensor = as_true.where(truth[:, 0], as_false)
+        return values
+
+    return value, influences, min(positive, negative)
 
 
 def _mean_absolute_error(numbers: Tensor, truth: Tensor) -> Part:
@@ -160,9 +172,7 @@ def _mean_absolute_error(numbers: Tensor, truth: Tensor) -> Part:
 def _root_mean_squared_error(numbers: Tensor, truth: Tensor) -> Part:
     square, influences, images = _average((numbers - truth).square()[:, 0])
     root = math.sqrt(square)
-    if root:
-        influences = influences / (2 * root)
-    return root, influences, images
+    return root, lambda: influences() / (2 * root or 1), images
 
 
 def _r2(numbers: Tensor, truth: Tensor) -> Part | None:
@@ -170,7 +180,7 @@ def _r2(numbers: Tensor, truth: Tensor) -> Part | None:
         return None
     spread = (truth - truth.mean()).square()[:, 0]
     rest, influences, images = _divide((numbers - truth).square()[:, 0], spread, len(truth))
-    return 1 - rest, -influences, images
+    return 1 - rest, lambda: -influences(), images
 
 
 _CLASSES: dict[str, Constant] = {"single-label": "majority", "binary": "majority"}

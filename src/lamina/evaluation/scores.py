@@ -81,7 +81,8 @@ def measure(
         part = _measure_part(metric, columns, truth, place)
         if part is None:
             continue
-        value, influences, images = part
+        value, compute_influences, images = part
+        influences = compute_influences()
         count = _count_units(images, truth[:, place], groups)
         total += influences
         values.append(value)

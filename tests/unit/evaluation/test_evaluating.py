@@ -166,7 +166,7 @@ def test_influences_are_derivatives_of_average_precision(case):
     columns = torch.from_numpy(scores).double()[:, None]
     part = METRICS["average_precision"].measure(columns, torch.from_numpy(truth)[:, None])
     assert part is not None
-    influences = part[1]
+    influences = part[1]()
 
     def weighted(weights: np.ndarray) -> float:
         found = [
