@@ -1,11 +1,13 @@
-"""How often verdicts about two nets are right, in studies drawn from stored scores.
+"""How often verdicts about two nets, and intervals of scores, are right.
 
 ``results/verdict-scores`` has 60 runs of each of two nets on three sets of test images
 (verdict_runs.py). A study draws runs of A and B, and images, or groups of images, with replacement.
 Its truth is known, because the stored runs and images are all that there are. To try another
-procedure, add it to ``PROCEDURES``.
+procedure, add it to ``PROCEDURES``. With ``--drawn``, the predictions of two equally good nets are
+drawn from a model, for several metrics.
 
     python benchmarks/verdicts.py --json verdicts.json
+    python benchmarks/verdicts.py --drawn --studies 1000
     python benchmarks/verdicts.py better.npz worse.npz --images 100
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import sys
 import zlib
@@ -26,6 +29,9 @@ import numpy as np
 import torch
 import tyro
 
+from lamina.data import Images
+from lamina.errors import plural
+from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.intervals import (
     ALPHA,
     Groups,
@@ -33,7 +39,17 @@ from lamina.evaluation.intervals import (
     sum_by_group,
     wilson_interval,
 )
-from lamina.evaluation.paired import LOOKS, Verdict, measure_effect, seed_deviation
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.paired import (
+    LOOKS,
+    Verdict,
+    measure_effect,
+    measure_outputs,
+    score_images,
+    seed_deviation,
+)
+from lamina.evaluation.report import Report
+from lamina.training.task import Binary, Regression, Task
 
 FOLDER = Path(__file__).parent / "results" / "verdict-scores"
 MARGIN = 0.005
@@ -268,6 +284,139 @@ def simulate(
         yield Fraction(case.name, name, column, studies, fraction, ends.low, ends.high, case.most)
 
 
+DRAWN_METRICS = ("accuracy", "balanced_accuracy", "f1", "mean_absolute_error")
+POSITIVE = 0.2  # fraction of the images
+GROUP_SIZE = 5
+MANY_IMAGES = 400_000
+
+
+def make_task(metric: str) -> Task:
+    if metric == "mean_absolute_error":
+        return Regression(("size",), (0.0,), (0.0,), (1.0,))
+    return Binary(("is it ill?",), (POSITIVE,), metric=metric)
+
+
+def draw_targets(metric: str, images: int, generator: np.random.Generator) -> np.ndarray:
+    if metric == "mean_absolute_error":
+        return generator.normal(size=(images, 1)).astype(np.float32)
+    return generator.random(images) < POSITIVE
+
+
+def draw_effects(
+    spread: float, images: int, group_size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """An effect of each image, the same for all images of a group."""
+    groups = -(-images // group_size)
+    return generator.normal(0, spread, groups).repeat(group_size)[:images]
+
+
+def draw_logits(
+    targets: np.ndarray, effects: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Logits of yes-or-no targets, or predicted numbers, from an effect of each image."""
+    noise = effects + generator.normal(size=len(targets))
+    if targets.dtype == bool:
+        logits = np.where(targets, 1.0, -1.0) * (1.5 + noise)
+        return logits[:, None].astype(np.float32)
+    return targets + 0.3 * noise[:, None].astype(np.float32)
+
+
+def claim_difference(
+    metric: str, seeds: int, images: int, group_size: int, generator: np.random.Generator
+) -> bool:
+    """Whether one study claims that two equally good nets differ."""
+    task = make_task(metric)
+    names = tuple(map(str, range(images)))
+    targets = draw_targets(metric, images, generator)
+    ease = draw_effects(1.5, images, group_size, generator)
+    seed_spread = 0.1 if seeds > 1 else 0.0  # a verdict on one pair is about these two models
+    scores = []
+    for _ in range(2):
+        effects = ease + draw_effects(0.7, images, group_size, generator)
+        outputs = []
+        for shift in generator.normal(0, seed_spread, seeds):
+            logits = draw_logits(targets, effects + shift, generator)
+            outputs.append(Outputs("test", logits, targets, names))
+        scores.append(np.stack([score_images(task, seed) for seed in outputs]))
+    groups = None
+    if group_size > 1:
+        groups = torch.arange(images) // group_size
+    step = measure_outputs(task, outputs[0]).step
+    effect = measure_effect(scores[0] - scores[1], metric, groups, step)
+    return effect.judge(MARGIN) in ("better", "worse")
+
+
+def draw_report(
+    metric: str, images: int, group_size: int, generator: np.random.Generator
+) -> Report:
+    """The report on one net."""
+    task = make_task(metric)
+    targets = draw_targets(metric, images, generator)
+    ease = draw_effects(1.5, images, group_size, generator)
+    logits = draw_logits(targets, ease, generator)
+    names = tuple(map(str, range(images)))
+    groups = tuple(str(place // group_size) for place in range(images))
+    pixels = np.zeros((images, 1, 1, 1), np.uint8)
+    drawn = Images(pixels, targets, task.target_names, names, "test", groups=groups)
+    return score_logits(task, logits, drawn, seconds=0.0)
+
+
+def count_fraction(
+    case: str, what: str, column: str, hits: list[bool], most: float | None
+) -> Fraction:
+    ends = wilson_interval(sum(hits), len(hits))
+    return Fraction(case, what, column, len(hits), sum(hits) / len(hits), ends.low, ends.high, most)
+
+
+def list_drawn_cases() -> list[tuple[str, str, int]]:
+    """The name, the metric and the size of the groups of each case."""
+    cases = []
+    for metric in DRAWN_METRICS:
+        cases.append((metric.replace("_", " "), metric, 1))
+        cases.append((f"{metric.replace('_', ' ')}, groups of {GROUP_SIZE}", metric, GROUP_SIZE))
+    return cases
+
+
+def run_drawn(studies: int) -> None:
+    """Print how often equal nets are claimed to differ, and how often intervals hold the truth."""
+    rows = []
+    for case, metric, group_size in list_drawn_cases():
+        row = []
+        for images, seeds in itertools.product((100, 10_000), (1, 4, 16)):
+            generator = np.random.default_rng(zlib.crc32(f"{case} {images} {seeds}".encode()))
+            count = studies if images == 100 else max(100, studies // 4)
+            claims = [
+                claim_difference(metric, seeds, images, group_size, generator) for _ in range(count)
+            ]
+            column = f"{images:,} images, {plural(seeds, 'seed', 'seeds')}"
+            row.append(count_fraction(case, "equal nets differ", column, claims, 0.055))
+        rows.append(row)
+    print("\n### Equal nets: a difference is claimed\n")
+    print_table([row.seeds for row in rows[0]], rows)
+    rows = []
+    for case, metric, group_size in list_drawn_cases():
+        row = []
+        generator = np.random.default_rng(zlib.crc32(case.encode()))
+        truth = draw_report(metric, MANY_IMAGES, 1, generator)
+        for images in (100, 1000):
+            reports = [draw_report(metric, images, group_size, generator) for _ in range(studies)]
+            scores = [
+                report.score_interval.low <= truth.score.value <= report.score_interval.high
+                for report in reports
+            ]
+            gains = [
+                report.baseline.gain_interval.low
+                <= truth.baseline.gain
+                <= report.baseline.gain_interval.high
+                for report in reports
+            ]
+            row.append(count_fraction(case, "score", f"score, {images:,} images", scores, None))
+            row.append(count_fraction(case, "gain", f"gain, {images:,} images", gains, None))
+        rows.append(row)
+    print("\n### The 95 % interval contains the true value\n")
+    print_table([row.seeds for row in rows[0]], rows)
+
+
 def print_table(heads: list[str], rows: list[list[Fraction]]) -> None:
     """A line for each case, with its fractions in percent."""
     print(f"\n| % of studies | wanted | {' | '.join(heads)} |")
@@ -317,6 +466,7 @@ def main(
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
     images: int = 2000,
     studies: int = 200,
+    drawn: bool = False,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json", metavar="FILE")] = None,
 ) -> None:
     """Print how often procedures reach a verdict, in percent of studies with 95 % intervals.
@@ -329,8 +479,12 @@ def main(
             0 for others, and may have groups (images).
         images: images of a study of the files.
         studies: studies of each case.
+        drawn: draw the predictions of two equally good nets from a model.
         json_file: file to write the rows to, one JSON object per line.
     """
+    if drawn:
+        run_drawn(studies)
+        return
     plans: tuple[Plan, ...] = PLANS
     if files:
         if len(files) != 2:
