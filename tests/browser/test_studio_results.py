@@ -197,7 +197,7 @@ def test_ticked_runs_are_compared_with_each_other(show_run: Show, studio: Studio
     for name in ("two", "other"):
         page.get_by_label(f"compare {name}", exact=True).check()
     expect(page.get_by_label("Compare two with other")).to_be_visible()
-    expect(panel).to_contain_text("other was tested on other images than two")
+    expect(panel).to_contain_text("other cannot be compared with two: The runs predict different")
     expect(panel.get_by_role("alert")).to_have_count(0)
     assert "one" not in panel.locator("h3").first.inner_text()
 

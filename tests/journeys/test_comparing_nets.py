@@ -249,15 +249,14 @@ def test_another_study_images_and_unevaluated_runs_are_refused(pair, image_set):
     for name, data in (("shapes", "shapes"), ("numbers", "shapes-pose")):
         recipe = ("--size", "8", "--epochs", "1", "--batch-size", "2000", "--name", name)
         run_well("train", A, "--data", data, *recipe)
-    advice = "Compare runs with the same test images and metric."
-    assert advice in run_refused("compare", "first", "shapes")
+    refused = run_refused("compare", "first", "shapes")
+    assert "The runs predict different single-label targets: runs/first has" in refused
     shown = run_well("runs", "--diff", "first", "shapes")
-    assert "the scores of these runs cannot be compared: The evaluated images, " in shown.stderr
-    assert "the metrics differ: runs/first on test images" in shown.stderr
+    assert "the scores of these runs cannot be compared: The runs predict" in shown.stderr
     assert "fingerprint" in shown.stdout
     printed = run_refused("compare", "first", "numbers")
-    assert "(single-label, accuracy), but" in printed
-    assert f"(regression, mean_absolute_error). {advice}" in printed
+    assert "the accuracy of test images (single-label targets), but" in printed
+    assert "the mean_absolute_error of test images (regression targets)" in printed
 
     Path("runs/second/logits.npz").unlink()
     assert (

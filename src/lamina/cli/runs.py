@@ -132,7 +132,7 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
 def _show_differences(paths: tuple[Path, Path], runs_dir: Path, terminal: Terminal) -> None:
     from lamina.runs.differences import compare_runs
     from lamina.runs.run import load_run
-    from lamina.studies.judging import explain_incomparable
+    from lamina.studies.judging import judge_runs
 
     first, second = (load_run(path, runs_dir=runs_dir) for path in paths)
     differences = compare_runs(first.folder, second.folder)
@@ -142,13 +142,22 @@ def _show_differences(paths: tuple[Path, Path], runs_dir: Path, terminal: Termin
         words = difference.what.replace(".", ": ").replace("_", " ")
         rows.append((words, difference.first, difference.second))
     reason = None
+    remarks: list[str] = []
     if first.report is not None and second.report is not None:
-        reason = explain_incomparable(first, second)
+        try:
+            (comparison,) = judge_runs({"A": [first], "B": [second]})
+        except LaminaError as error:
+            reason = str(error)
+        else:
+            if comparison.sharing is not None:
+                remarks = [comparison.headline(), *comparison.remarks()]
     names = (str(first.path), str(second.path))
-    terminal.emit("result", runs=names, differences=len(rows), incomparable=reason)
+    terminal.emit("result", runs=names, differences=len(rows), incomparable=reason, remarks=remarks)
     if not rows:
         terminal.say(f"{first.path} and {second.path} differ only in time and name")
         return
     terminal.tabulate(("difference", *names), rows, texts=3)
     if reason is not None:
         terminal.remark(f"warning: the scores of these runs cannot be compared: {reason}")
+    for remark in remarks:
+        terminal.remark(remark)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from lamina.errors import DataError, describe_type, name_some, suggest
 from lamina.targets import KINDS, SINGLE_LABEL, KindName, Targets, kind_of
@@ -91,6 +91,14 @@ def digest_rows(pixels: Pixels) -> UInt8[np.ndarray, "n 16"]:
 def join_digests(digests: Iterable[bytes]) -> UInt8[np.ndarray, "n 16"]:
     joined = bytearray(b"".join(digests))
     return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def find_digests(
+    digests: UInt8[np.ndarray, "n 16"], known: UInt8[np.ndarray, "m 16"]
+) -> Bool[np.ndarray, " n"]:
+    """Whether each digest is among the known ones."""
+    values, others = (np.ascontiguousarray(part).view("S16")[:, 0] for part in (digests, known))
+    return np.isin(values, others)
 
 
 def may_have_copies(parts: Sequence[UInt8[np.ndarray, "_ 16"]]) -> bool:

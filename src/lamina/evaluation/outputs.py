@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import from_numpy
 
+from lamina.data.arrays import find_digests
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
 from lamina.evaluation.intervals import Groups, number_groups
@@ -34,6 +35,8 @@ class Outputs:
         folds: the fold, from 1, whose model did not see the image in training, if the logits come
             from a cross-validation.
         groups: the group of each image; empty if images are not grouped.
+        digests: a digest of each image's pixels, as in ``Images``.
+        seen: whether an image with these pixels is among the training images.
     """
 
     split: Split
@@ -42,6 +45,8 @@ class Outputs:
     names: tuple[str, ...]
     folds: Int64[np.ndarray, " n"] | None = None
     groups: tuple[str, ...] = ()
+    digests: UInt8[np.ndarray, "n 16"] | None = None
+    seen: Bool[np.ndarray, " n"] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -50,11 +55,32 @@ class Outputs:
         )
 
     @staticmethod
-    def collect(task: Task, logits: Float32[np.ndarray, "n k"], images: Images) -> Outputs:
-        """The logits of ``images`` (regression: numbers in target units), targets and names."""
+    def collect(
+        task: Task,
+        logits: Float32[np.ndarray, "n k"],
+        images: Images,
+        train: Images | None = None,
+    ) -> Outputs:
+        """The logits of ``images`` (regression: numbers in target units), targets and names.
+
+        With the images that the model was trained on, also the digests.
+        """
         if isinstance(task, Regression):
             logits = task.probabilities(from_numpy(logits).double()).float().numpy()
-        return Outputs(images.split, logits, images.targets, images.names, groups=images.groups)
+        digests = None
+        seen = None
+        if train is not None:
+            digests = images.pixel_digests
+            seen = find_digests(digests, train.pixel_digests)
+        return Outputs(
+            images.split,
+            logits,
+            images.targets,
+            images.names,
+            groups=images.groups,
+            digests=digests,
+            seen=seen,
+        )
 
     @property
     def group_numbers(self) -> Groups | None:
@@ -98,6 +124,9 @@ def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
         arrays[f"{part.split}_names"] = np.array(part.names, np.str_)
         if part.folds is not None:
             arrays[f"{part.split}_folds"] = part.folds
+        if part.digests is not None and part.seen is not None:
+            arrays[f"{part.split}_digests"] = part.digests
+            arrays[f"{part.split}_seen"] = part.seen
         if part.groups:
             arrays[f"{part.split}_groups"] = np.array(part.groups, np.str_)
     file = io.BytesIO()
@@ -129,6 +158,8 @@ def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:
     logits = arrays.pop(f"{split}_{name_outputs(targets)}")
     folds = arrays.pop(f"{split}_folds", None)
     groups = arrays.pop(f"{split}_groups", None)
+    digests = arrays.pop(f"{split}_digests", None)
+    seen = arrays.pop(f"{split}_seen", None)
     fits = (
         logits.dtype == np.float32
         and logits.ndim == 2
@@ -138,6 +169,8 @@ def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:
         and names.shape == logits.shape[:1]
         and (folds is None or (folds.dtype == np.int64 and folds.shape == names.shape))
         and (groups is None or (groups.dtype.kind == "U" and groups.shape == names.shape))
+        and (digests is None or (digests.dtype == np.uint8 and digests.shape == (len(names), 16)))
+        and (seen is None or (seen.dtype == np.bool_ and seen.shape == names.shape))
     )
     if not fits:
         stored = [f"{array.dtype} of shape {array.shape}" for array in (logits, targets, names)]
@@ -146,4 +179,5 @@ def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:
             f" {', '.join(stored)}"
         )
     by_image = () if groups is None else tuple(groups.tolist())
-    return Outputs(split, logits, targets, tuple(names.tolist()), folds, by_image)
+    named = tuple(names.tolist())
+    return Outputs(split, logits, targets, named, folds, by_image, digests, seen)

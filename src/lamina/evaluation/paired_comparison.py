@@ -10,6 +10,7 @@ from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Effect, Verdict
 from lamina.evaluation.report import count_images, describe_deviation
+from lamina.evaluation.shared_images import Sharing
 from lamina.markup import Markup, Table
 from lamina.shown import Shown
 from lamina.targets import Score
@@ -42,6 +43,8 @@ class PairedComparison(Shown, Event):
     b_deviation: float | None = None
     groups: int | None = None  # number of groups of images; ``None`` if images are not grouped
     folds: int | None = None  # number of folds; ``None`` if all pairs have the same images
+    # which images were compared, if the runs were evaluated on different ones
+    sharing: Sharing | None = None
 
     @property
     def difference(self) -> float:
@@ -183,19 +186,21 @@ class PairedComparison(Shown, Event):
         return f"{score}{describe_deviation(score, deviation)}"
 
     def remarks(self) -> list[str]:
-        """The interval for new seeds, and in how many pairs or folds A is better."""
+        """The images, the interval for new seeds, and in how many pairs or folds A is better."""
+        lines = [] if self.sharing is None else self.sharing.lines(self.metric)
         better = sum(difference > 0 for difference in self.differences)
         equal = sum(difference == 0 for difference in self.differences)
         pairs = f"{better} of {self.seeds} {'pairs' if self.folds is None else 'folds'}"
         if equal:
             pairs += f", equal in {equal}"
         if self.folds is not None:
-            return [f"A is better in {pairs}; the interval allows for overlapping training sets"]
+            text = "the interval allows for overlapping training sets"
+            return [*lines, f"A is better in {pairs}; {text}"]
         if self.seeds_interval is None:
-            return []
+            return lines
         interval = self._range(*self.seeds_interval, unit=True)
         seeds = f"for new seeds on these images: {interval} ({self._level})"
-        return [f"{seeds}; A is better in {pairs}"]
+        return [*lines, f"{seeds}; A is better in {pairs}"]
 
     def figures(self) -> Sequence[Markup]:
         """The difference with its intervals."""
@@ -205,4 +210,5 @@ class PairedComparison(Shown, Event):
         """The fields, and what follows from them."""
         names = ("difference", "interval", "verdict", "seeds", "seeds_interval", "seeds_to_detect")
         derived = {name: to_json_values(getattr(self, name)) for name in names}
-        return {"event": "comparison", "words": self.headline(), **derived, **super().to_json()}
+        words = {"words": self.headline(), "remarks": self.remarks()}
+        return {"event": "comparison", **words, **derived, **super().to_json()}

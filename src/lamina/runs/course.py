@@ -512,7 +512,7 @@ def evaluate_final(
             metrics = parts.metrics
             report = score_split(dataset, images, logits[split], task, seconds[split], metrics)
         if report is not None:
-            outputs.append(Outputs.collect(record.task, logits[split], images))
+            outputs.append(Outputs.collect(record.task, logits[split], images, dataset.train))
     return Evaluation(report, tuple(outputs), calibration)
 
 

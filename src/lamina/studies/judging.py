@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +21,13 @@ from lamina.evaluation.paired import (
     seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
+from lamina.evaluation.shared_images import (
+    Evaluated,
+    are_alike,
+    describe_sharing,
+    share_images,
+    use_newest_targets,
+)
 from lamina.runs.run import Run
 
 
@@ -50,8 +58,8 @@ def judge_runs(
         last_alpha: Significance level of the last look, if the study may look again.
 
     Raises:
-        LaminaError: The numbers of runs, the test images or the metrics differ, seeds do not match,
-            or a run was not evaluated.
+        LaminaError: The numbers of runs or the metrics differ, seeds do not match, a run was not
+            evaluated, or the runs share too few images.
 
     >>> import tempfile
     >>> from lamina import Recipe, train
@@ -72,20 +80,37 @@ def judge_runs(
     *_, reference = runs.values()
     first = reference[0]
     for run in itertools.chain(*runs.values()):
-        check_same_images(run, first)
+        check_same_metric(run, first)
+    evaluated = [find_evaluated(run) for run in itertools.chain(*runs.values())]
+    shared = evaluated
+    is_shared = not are_alike(evaluated)
+    if is_shared:
+        shared = share_images(evaluated)
+    judged = use_newest_targets(shared)
+    by_run = [score_images(run.task, run.outputs) for run in judged]
+    seeds = len(reference)
+    starts = range(0, len(by_run), seeds)
     scores = {
-        name: np.stack([score_images(run.task, find_outputs(run)) for run in seeds])
-        for name, seeds in runs.items()
+        name: np.stack(by_run[start : start + seeds])
+        for name, start in zip(runs, starts, strict=True)
     }  # of each image (column) by each run (row)
-    outputs = find_outputs(first)
+    last = judged[-seeds]
     tables = ScoreTables(
         scores,
-        find_metric(first.record.task),
-        outputs.split,
-        groups=outputs.group_numbers,
-        step=measure_outputs(first.task, outputs).step,
+        find_metric(last.task),
+        last.outputs.split,
+        groups=last.outputs.group_numbers,
+        step=measure_outputs(last.task, last.outputs).step,
     )
-    return compare_tables(tables, margin, alpha, last_alpha)
+    comparisons = compare_tables(tables, margin, alpha, last_alpha)
+    if not is_shared:
+        return comparisons
+    described = []
+    for comparison, start in zip(comparisons, starts, strict=False):
+        pair = (evaluated[start], evaluated[-seeds])
+        sharing = describe_sharing(pair, (shared[start], shared[-seeds]))
+        described.append(replace(comparison, sharing=sharing))
+    return described
 
 
 def judge_folds(
@@ -163,29 +188,42 @@ def find_outputs(run: Run) -> Outputs:
     return outputs
 
 
-def explain_incomparable(run: Run, other: Run) -> str | None:
-    """Why the scores of two runs cannot be compared; ``None`` if they can."""
-    try:
-        check_same_images(run, other)
-    except LaminaError as error:
-        return str(error)
-    return None
+def find_evaluated(run: Run) -> Evaluated:
+    """What a run predicts for the images that it was last evaluated on."""
+    data = run.record.data
+    return Evaluated(
+        name=str(run.path),
+        task=run.task,
+        outputs=find_outputs(run),
+        source=data.source,
+        resizing=(run.record.in_shape, data.preparation.resize),
+        created=run.record.created,
+    )
+
+
+def check_same_metric(run: Run, other: Run) -> None:
+    """Raise ``LaminaError`` unless both runs have one kind of target and one metric."""
+    scores = []
+    for shown in (run, other):
+        task = shown.record.task
+        split = find_outputs(shown).split
+        scores.append((split, task.kind.name, find_metric(task)))
+    if scores[0] != scores[1]:
+        described = [
+            f"{shown.path} has the {metric} of {split} images ({kind} targets)"
+            for shown, (split, kind, metric) in zip((run, other), scores, strict=True)
+        ]
+        raise DataError(
+            f"These scores cannot be compared: {', but '.join(described)}. Compare runs with the"
+            " same metric on the same split."
+        )
 
 
 def check_same_images(run: Run, other: Run) -> None:
     """Raise ``LaminaError`` unless both runs were evaluated on the same images by one metric."""
-    seen = []
-    for shown in (run, other):
-        outputs = find_outputs(shown)
-        task = shown.record.task
-        score = f"{task.kind.name}, {find_metric(task)}"
-        what = f"{outputs.split} images of {shown.record.data.name} ({score})"
-        seen.append((outputs, score, f"{shown.path} on {what}"))
-    (outputs, score, where), (others, other_score, elsewhere) = seen
-    are_equal = (outputs.names, outputs.groups) == (others.names, others.groups)
-    are_equal = are_equal and np.array_equal(outputs.targets, others.targets)
-    if score != other_score or not are_equal:
+    check_same_metric(run, other)
+    if not are_alike([find_evaluated(run), find_evaluated(other)]):
         raise DataError(
-            "The evaluated images, their targets, groups or the metrics differ:"
-            f" {where}, but {elsewhere}. Compare runs with the same test images and metric."
+            f"The evaluated images, their targets or groups differ between {run.path} and"
+            f" {other.path}. Compare runs on the same folds."
         )

@@ -27,8 +27,15 @@ from lamina.deploy.studio.recipe_fields import LABELS
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.predictions import describe, make_prediction
 from lamina.evaluation.predictor import Predictor
+from lamina.evaluation.shared_images import (
+    Evaluated,
+    are_alike,
+    share_images,
+    use_newest_targets,
+)
 from lamina.insight.confusions import find_confusions
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
@@ -36,7 +43,7 @@ from lamina.runs.differences import compare_runs
 from lamina.runs.folder import RunFolder
 from lamina.runs.record import DataOrigin
 from lamina.runs.run import Run, find_dataset, load_run
-from lamina.studies.judging import explain_incomparable, find_outputs, judge_runs
+from lamina.studies.judging import find_evaluated, find_outputs, judge_runs
 from lamina.targets import REGRESSION
 from lamina.text import escape
 from lamina.training.task import Task
@@ -302,19 +309,20 @@ def compare_with(folder: DataFolder, run: str, others: tuple[str, ...]) -> dict[
         other_run = _open_evaluated(paths[other], problems)
         if base is None or other_run is None:
             continue
-        reason = explain_incomparable(other_run.run, base.run)
-        if reason is None:
-            opened[other] = other_run
+        try:
+            judge_runs({other: [other_run.run], run: [base.run]})
+        except LaminaError as error:
+            problems.append(f"{other} cannot be compared with {run}: {error.problem}")
         else:
-            problems.append(
-                f"{other} was tested on other images than {run}, or by another metric, so their"
-                " scores cannot be compared."
-            )
+            opened[other] = other_run
     runs = {other: [other_run.run] for other, other_run in opened.items()}
-    judged = []
+    judged: list[PairedComparison] = []
     disagreements = {}
     if base is not None and opened:
-        judged = judge_runs({**runs, run: [base.run]})
+        try:
+            judged = judge_runs({**runs, run: [base.run]})
+        except LaminaError as error:  # together, they share too few images
+            problems.append(error.problem)
         for other, other_run in opened.items():
             disagreements[other] = show_disagreements(other_run, base)
     return {
@@ -337,13 +345,27 @@ def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
 
 
 def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
-    outputs = find_outputs(opened.run)
-    others = find_outputs(base.run)
+    pair = [find_evaluated(opened.run), find_evaluated(base.run)]
+    shared: list[Evaluated] = pair
+    if not are_alike(pair):
+        shared = use_newest_targets(share_images(pair))
+    first, second = shared
+    differing = find_differing(first.task, first.outputs, second.task, second.outputs)
     groups = []
-    for better, rows in find_differing(opened.task, outputs, base.task, others).items():
-        shown = show_tiles(opened, outputs, rows[:PAIR_TILES])
-        _, predictions = describe_rows(base.task, others, rows[:PAIR_TILES])
+    for better, rows in differing.items():
+        outputs, others = (run.outputs for run in pair)
+        shown = show_tiles(opened, outputs, _find_rows(outputs, first.outputs, rows[:PAIR_TILES]))
+        other_rows = _find_rows(others, second.outputs, rows[:PAIR_TILES])
+        _, predictions = describe_rows(base.task, others, other_rows)
         for image, predicted in zip(shown["images"], predictions, strict=True):
             image["other"] = predicted
         groups.append({"better": better, "count": len(rows), **shown})
     return groups
+
+
+def _find_rows(
+    outputs: Outputs, part: Outputs, rows: Int64[np.ndarray, " m"]
+) -> Int64[np.ndarray, " m"]:
+    """The rows in all outputs of some rows of a part."""
+    places = {name: place for place, name in enumerate(outputs.names)}
+    return np.array([places[part.names[row]] for row in rows.tolist()], np.int64)

@@ -64,12 +64,20 @@ function say(a, b, verdict, words) {
   return words.replace(`A is ${verdict}`, () => `${a} is ${verdict} than ${b}`);
 }
 
+// A remark on A and B, with their names.
+const putNames = (text, a, b) => text.replace(/^only A /, () => `only ${a} `).replace(/^only B /, () => `only ${b} `);
+
 function Verdicts({ run, judged }) {
   const [{ images, split, metric }] = judged;
   const all = `The intervals are wider, so that all ${judged.length} verdicts hold with 95 % confidence.`;
   return html`
     <h3>On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}</h3>
-    ${judged.map(({ a, verdict, words }) => html`<p><strong>${say(a, run.name, verdict, words)}</strong>.</p>`)}
+    ${judged.map(
+      ({ a, verdict, words, remarks }) => html`
+        <p><strong>${say(a, run.name, verdict, words)}</strong>.</p>
+        ${remarks.map((text) => html`<${Note}>${putNames(text, a, run.name)}</${Note}>`)}
+      `,
+    )}
     <${Note}>On many more images, the difference would very probably lie in this interval.</${Note}>
     ${judged.length > 1 && html`<${Note}>${all}</${Note}>`}
   `;

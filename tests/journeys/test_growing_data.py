@@ -1,0 +1,75 @@
+"""Images are added, labels are corrected, the net is trained again: is it better now?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lamina import load_run
+from support.commands import events, run_refused, run_well
+
+OPTIONS = ("--data", "bands", "--size", "12", "--epochs", "6", "--device", "cpu", "--seed", "1")
+
+
+def draw_bands(folder: Path, first: int, last: int) -> None:
+    """Noise with a band at the top, in the middle or at the bottom; the class names its place."""
+    for number in range(first, last):
+        random = np.random.default_rng(number)
+        place = number % 3
+        pixels = random.normal(128, 60, (12, 12, 3))
+        pixels[4 * place : 4 * place + 4] += 60
+        target = folder / ("top", "middle", "bottom")[place]
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target / f"{number:03d}.png")
+
+
+@pytest.fixture
+def grown(workplace):
+    """Two runs: on 240 images, and on 300 with three corrected labels of test images."""
+    draw_bands(Path("bands"), 0, 240)
+    run_well("train", "mlp", *OPTIONS, "--name", "first")
+    draw_bands(Path("bands"), 240, 300)
+    tested = load_run("runs/first").outputs["test"].names
+    tops = [name for name in tested if name.startswith("top/")][:3]
+    lines = ["image,correct", *(f"{name},middle" for name in tops)]
+    Path("corrected.csv").write_text("\n".join(lines) + "\n")
+    run_well("train", "mlp", *OPTIONS, "--name", "second", "--labels-from", "corrected.csv")
+    return tops
+
+
+def test_runs_before_and_after_are_compared_on_the_images_that_both_have(grown):
+    old, new = (load_run(f"runs/{name}").outputs["test"] for name in ("first", "second"))
+    shared = [name for name in old.names if name in new.names]
+    assert len(new.names) > len(old.names) and len(shared) >= 40
+    (comparison,) = events(run_well("compare", "second", "first", "--json").stdout)
+    targets = dict(zip(new.names, new.targets.tolist(), strict=True))
+    hits = {}
+    for key, outputs in (("a", new), ("b", old)):
+        chosen = dict(zip(outputs.names, outputs.logits.argmax(axis=1).tolist(), strict=True))
+        hits[key] = np.mean([chosen[name] == targets[name] for name in shared])
+    assert comparison["images"] == len(shared)
+    assert comparison["a_score"] == pytest.approx(hits["a"])
+    assert comparison["b_score"] == pytest.approx(hits["b"])
+    sharing = comparison["sharing"]
+    others = [len(outputs.names) - len(shared) for outputs in (new, old)]
+    assert [sharing["a_alone"], sharing["b_alone"]] == others
+    assert sharing["corrected"] == 3
+    printed = run_well("compare", "second", "first").stdout
+    assert printed.splitlines()[0] == comparison["words"]
+    assert "3 labels were corrected in the newer data, and the newer labels count" in printed
+    assert f"only A has {sharing['a_alone']} other images: accuracy " in printed
+    shown = run_well("runs", "--diff", "first", "second").stderr
+    assert f"one pair of models, {len(shared)} images" in shown
+    assert "3 labels were corrected" in shown and "cannot be compared" not in shown
+
+
+def test_runs_that_share_few_images_are_refused_with_the_numbers(grown):
+    draw_bands(Path("others"), 1000, 1240)
+    run_well("train", "mlp", "--data", "others", *OPTIONS[2:], "--name", "third")
+    refused = run_refused("compare", "first", "third")
+    assert "0 are in all of them and in no training set" in refused
+    shown = run_well("runs", "--diff", "first", "third").stderr
+    assert "the scores of these runs cannot be compared: Of the images that the runs" in shown
