@@ -11,7 +11,7 @@ import pytest
 
 from lamina.deploy.report_page import build_report_page
 from lamina.deploy.templates import render_page
-from lamina.markup import join, link, matrix, table
+from lamina.markup import link
 
 PAPER_PX = 680
 """Width of A4, less twice the page's margin of 15 mm."""
@@ -133,13 +133,15 @@ def test_axe_finds_nothing(browser, report_runs, kind, scheme, width_px, tmp_pat
 def open_confusions(browser, path, width_px, names):
     """A page with a long table and a confusion table of large numbers."""
     cells = [(link("10,000", "confusions"), 0.9)] * len(names)
-    confusions = matrix(names, [(name, cells) for name in names], "true \\ predicted")
     rows = [(name, "1") for name in names] * (1 + 50 // len(names))
     values = {
         "title": "confusions",
-        "sections": {"confusions": "Confusions"},
+        "sections": {"results": "Results", "confusions": "Confusions"},
         "facts": SimpleNamespace(name="confusions", about="", verdict=[""]),
-        "confusions": join([table(("name", "number"), rows), confusions]),
+        "lines": [""],
+        "report": SimpleNamespace(table=lambda: (("name", "number"), rows)),
+        "classes": names,
+        "matrix_rows": [(name, cells) for name in names],
     }
     path.write_text(render_page("run.html", values), encoding="utf-8")
     page = browser.new_page(viewport={"width": width_px, "height": 1000})

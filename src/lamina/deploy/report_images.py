@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +19,16 @@ from lamina.drawing.unit_sheets import build_units_sheet, explain_sheet
 from lamina.evaluation.calibration import judge_predictions
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.report import Report
-from lamina.insight.confusions import PAIR_HEADS, Confusion, Confusions, find_confusions
+from lamina.insight.confusions import (
+    PAIR_HEADS,
+    Confusion,
+    Confusions,
+    ConfusionTable,
+    find_confusions,
+)
 from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.units import inspect_layers
-from lamina.markup import LONGEST_NAME, Markup, chart, image, join, link, matrix, show, table, wrap
+from lamina.markup import LONGEST_NAME, link
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from lamina.text import format_percent, shorten
 from lamina.training.model import Model
@@ -42,6 +49,44 @@ LEAST_SEEN = 50
 SEEN_PIXELS = 2_000_000
 SHOWN_LAYERS = 2
 SHOWN_UNITS = 12
+
+
+class Figure(NamedTuple):
+    """An image of the page, with its text."""
+
+    jpeg: bytes
+    name: str
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The images with one true and one predicted class.
+
+    ``name`` is the name of its element, and ``figures`` are the images that the page has room for.
+    """
+
+    name: str
+    confusion: Confusion
+    figures: Sequence[Figure]
+
+    @property
+    def title(self) -> str:
+        target = shorten(self.confusion.target, LONGEST_NAME)
+        if self.confusion.predicted == self.confusion.target:
+            return f"{target} predicted correctly"
+        return f"{target} predicted as {shorten(str(self.confusion.predicted), LONGEST_NAME)}"
+
+    @property
+    def number(self) -> str:
+        return f"{len(self.confusion.rows):,}"
+
+    @property
+    def count(self) -> str:
+        """The number of images, linked to them."""
+        if not self.figures:
+            return self.number
+        return link(self.number, self.name, f"{self.number}: {self.title}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,111 +116,84 @@ class Evidence:
         return [format_percent(share).replace(" ", "\u00a0") for share in confidence.tolist()]
 
 
-def show_confusions(report: Report, evidence: Evidence) -> Markup:
-    """The confusion matrix or the confused pairs, linked to their images; nothing for numbers."""
-    if evidence.task.kind is REGRESSION:
-        return Markup("")
-    if evidence.task.kind is not MULTI_LABEL and len(report.rows) <= MOST_CLASSES:
-        return _show_matrix(report, evidence)
-    return _show_pairs(evidence)
+def show_confusions(report: Report, evidence: Evidence) -> dict[str, Any]:
+    """The confusion matrix or the confused pairs, with their images."""
+    task = evidence.task
+    confusions = evidence.confusions
+    values: dict[str, Any]
+    if task.kind is not MULTI_LABEL and len(report.rows) <= MOST_CLASSES:
+        (table,) = confusions.tables
+        cells = _fill_cells(_list_cells(table, report), evidence)
+        values = {"classes": table.names, "matrix_rows": _arrange(cells, table.names)}
+    else:
+        cells = _fill_cells(confusions.pairs[:MOST_PAIRS], evidence)
+        true, predicted, _, *heads = PAIR_HEADS
+        rows = []
+        for cell in cells:
+            pair = cell.confusion
+            rows.append((pair.target, str(pair.predicted), cell.count, *pair.describe()[1:]))
+        values = {
+            "pairs": f"{len(confusions.pairs):,}",
+            "are_some": len(cells) < len(confusions.pairs),
+            "pair_heads": (true, predicted, *heads),
+            "pair_rows": rows,
+        }
+    if evidence.images is not None:
+        values["shown"] = f"{sum(len(cell.figures) for cell in cells):,}"
+        values["whole"] = f"{sum(len(cell.confusion.rows) for cell in cells):,}"
+    return {"cells": cells, **values}
 
 
-def _show_matrix(report: Report, evidence: Evidence) -> Markup:
-    (confusions,) = evidence.confusions.tables
-    names = confusions.names
-    places = [(row, column) for row, column in np.argwhere(confusions.count()).tolist()]
+def _list_cells(table: ConfusionTable, report: Report) -> list[Confusion]:
+    """The cells of a confusion matrix that have images."""
     cells = []
-    for truth, predicted in places:
-        rows = confusions.rows(truth, predicted)
-        cells.append(Confusion(names[truth], names[predicted], rows, report.rows[truth].images))
-    remark, album, counts = _show_cells(cells, evidence)
-    links = dict(zip(places, counts, strict=True))
-    lines = []
-    for row, counts_of_row in enumerate(report.confusion()):
-        line = []
-        for column, count in enumerate(counts_of_row):
-            line.append((links.get((row, column), "0"), count / max(1, report.rows[row].images)))
-        lines.append((report.rows[row].name, line))
-    head = "Rows: true class. Columns: predicted class. Shade: share of the true class."
-    return join([wrap("p", head), remark, matrix(names, lines, "true \\ predicted"), album])
+    for truth, predicted in np.argwhere(table.count()).tolist():
+        names = table.names[truth], table.names[predicted]
+        rows = table.rows(truth, predicted)
+        cells.append(Confusion(*names, rows, report.rows[truth].images))
+    return cells
 
 
-def _show_pairs(evidence: Evidence) -> Markup:
-    pairs = evidence.confusions.pairs
-    if not pairs:
-        return wrap("p", "All predictions are correct.")
-    listed = pairs[:MOST_PAIRS]
-    remark, album, counts = _show_cells(listed, evidence)
-    lines = []
-    for pair, count in zip(listed, counts, strict=True):
-        lines.append((pair.target, str(pair.predicted), count, *pair.describe()[1:]))
-    true, predicted, _, *heads = PAIR_HEADS
-    some = ""
-    if len(pairs) > len(listed):
-        some = f"; the table lists the {len(listed)} with the highest lower confidence bound"
-    head = wrap("p", f"Confused pairs: {len(pairs):,}{some}.")
-    return join([head, remark, table((true, predicted, *heads), lines, texts=2), album])
+def _arrange(
+    cells: Sequence[Cell], names: Sequence[str]
+) -> list[tuple[str, list[tuple[str, float]]]]:
+    """The rows of a confusion matrix: the number of images, and their share of the true class."""
+    contents = {}
+    for cell in cells:
+        share = len(cell.confusion.rows) / cell.confusion.images
+        contents[cell.confusion.target, cell.confusion.predicted] = cell.count, share
+    return [(name, [contents.get((name, other), ("0", 0.0)) for other in names]) for name in names]
 
 
-def _name_cell(cell: Confusion) -> str:
-    predicted = "correctly"
-    if cell.predicted != cell.target:
-        predicted = f"as {shorten(str(cell.predicted), LONGEST_NAME)}"
-    return f"{shorten(cell.target, LONGEST_NAME)} predicted {predicted}"
-
-
-def _show_cells(cells: Sequence[Confusion], evidence: Evidence) -> tuple[Markup, Markup, list[str]]:
-    """A remark, the images of the cells, hidden behind links, and the linked counts."""
-    counts = [f"{len(cell.rows):,}" for cell in cells]
-    if evidence.images is None:
-        return Markup(""), Markup(""), counts
-    parts = []
-    shown = 0
-    for number, figures in enumerate(_fill_album(cells, evidence.images, evidence.confidence)):
-        if not figures:
-            continue
-        cell = cells[number]
-        title = f"{_name_cell(cell)}: {counts[number]}"
-        if len(figures) < len(cell.rows):
-            title += f"; shown are the {len(figures):,} with the largest loss"
-        head = wrap("h3", title)
-        back = wrap("p", link("back to the table", "confusions"))
-        name = f"cell-{number}"
-        album = wrap("div", *figures, kind="images")
-        parts.append(wrap("div", head, album, back, kind="cell", name=name))
-        counts[number] = link(counts[number], name, f"{counts[number]}: {_name_cell(cell)}")
-        shown += len(figures)
-    whole = sum(len(cell.rows) for cell in cells)
-    remark = f"Select a number to see its images. This page has {shown:,} of {whole:,} images"
-    remark += "." if shown == whole else "; other images are left out to keep the file small."
-    return wrap("p", remark, kind="faint screen"), join(parts), counts
-
-
-def _fill_album(
-    cells: Sequence[Confusion], images: Images, captions: Sequence[str]
-) -> list[list[Markup]]:
-    """The first images of each cell, at most 30; errors come before correct predictions."""
+def _fill_cells(confusions: Sequence[Confusion], evidence: Evidence) -> list[Cell]:
+    """Cells with their first images, at most 30; errors come before correct predictions."""
+    figures: list[list[Figure]] = [[] for _ in confusions]
     wanted = sorted(
-        (cell.target == cell.predicted, place, number)
-        for number, cell in enumerate(cells)
-        for place in range(min(MOST_OF_CELL, len(cell.rows)))
+        (confusion.target == confusion.predicted, place, number)
+        for number, confusion in enumerate(confusions)
+        for place in range(min(MOST_OF_CELL, len(confusion.rows)))
     )
-    shown: list[list[Markup]] = [[] for _ in cells]
     room = IMAGES_BYTES
     for _, place, number in wanted:
-        row = int(cells[number].rows[place])
-        figure = _show_image(images, row, captions[row])
-        room -= len(figure)
+        row = int(confusions[number].rows[place])
+        if evidence.images is None:
+            break
+        figure = _show_image(evidence.images, row, evidence.confidence[row])
+        room -= 4 * len(figure.jpeg) // 3  # in base64
         if room < 0:
             break
-        shown[number].append(figure)
-    return shown
+        figures[number].append(figure)
+    return [
+        Cell(f"cell-{number}", confusion, figures[number])
+        for number, confusion in enumerate(confusions)
+    ]
 
 
-def show_losses(evidence: Evidence) -> Markup:
+def show_losses(evidence: Evidence) -> dict[str, Any]:
+    """The images with the largest losses, or a table without them."""
     task = evidence.task
     if evidence.images is None:
-        return table(*evidence.confusions.image_table(), texts=4)
+        return {"hardest": evidence.confusions.image_table()}
     head = "Target → prediction."
     if any(evidence.confidence):
         head = "Target → prediction, with its probability."
@@ -189,7 +207,7 @@ def show_losses(evidence: Evidence) -> Markup:
         if task.kind is REGRESSION:
             caption = _pair_numbers(evidence.outputs, hard.row)
         figures.append(_show_image(evidence.images, hard.row, caption))
-    return join([wrap("p", head, kind="faint"), wrap("div", *figures, kind="images")])
+    return {"losses": figures, "losses_head": head}
 
 
 def _pair_numbers(outputs: Outputs, row: int) -> str:
@@ -197,26 +215,21 @@ def _pair_numbers(outputs: Outputs, row: int) -> str:
     return ", ".join(f"{true:.3g} → {number:.3g}" for true, number in pairs)
 
 
-def _show_image(images: Images, row: int, caption: str) -> Markup:
+def _show_image(images: Images, row: int, caption: str) -> Figure:
     pixels = to_pillow(images.pixels[row])
     pixels.thumbnail((IMAGE_PX, IMAGE_PX), Image.Resampling.LANCZOS)
     encoded = io.BytesIO()
     pixels.save(encoded, "JPEG", quality=IMAGE_QUALITY, subsampling=0)
-    name = images.names[row]
-    lines = [wrap("span", shorten(name.rsplit("/", 1)[-1]), kind="faint")]
-    if caption:
-        lines = [show(shorten(caption, 100)), Markup("<br>"), *lines]
-    return wrap("figure", image(encoded.getvalue(), name), wrap("figcaption", *lines))
+    return Figure(encoded.getvalue(), images.names[row], caption)
 
 
-def show_units(model: Model, train: Images) -> Markup:
+def draw_units(model: Model, train: Images) -> list[tuple[bytes, str]]:
     """A sheet for each of the first two layers: the training patches that excite its units most."""
     _, height, width = train.shape
     some = train.take_evenly(min(SEEN_IMAGES, max(LEAST_SEEN, SEEN_PIXELS // (height * width))))
     layers = choose_layers(model)[:SHOWN_LAYERS]
-    parts = []
+    sheets = []
     for units in inspect_layers(model, some, layers, SHOWN_UNITS):
-        sheet = encode_png(build_units_sheet(units))
         described = f"patches that excite units of layer {units.name}. {explain_sheet(units)}"
-        parts.append(chart(sheet, described, "sheet"))
-    return join(parts)
+        sheets.append((encode_png(build_units_sheet(units)), described))
+    return sheets

@@ -8,7 +8,7 @@ from typing import Any
 from lamina.data import Dataset
 from lamina.data.inspection import inspect, measure_spread
 from lamina.deploy.facts import collect_facts
-from lamina.deploy.report_images import Evidence, show_confusions, show_losses, show_units
+from lamina.deploy.report_images import Evidence, draw_units, show_confusions, show_losses
 from lamina.deploy.templates import render_page
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.metric_figures import draw_reliability, draw_scatter, draw_thresholds
@@ -16,7 +16,6 @@ from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.report import Report
-from lamina.markup import Markup
 from lamina.nets import summarize
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
@@ -59,19 +58,18 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     if run.record.net is not None:
         outputs = run.record.task.outputs
         values["layers"] = summarize(run.record.net, run.record.in_shape, outputs).table()
-    missing = set()
-    if report is None:
-        missing |= {"results", "confusions", "losses"}
-    else:
+    if report is not None:
         values["lines"] = [report.headline(), *report.details()]
         values |= _show_results(run, report, dataset)
-        missing |= {name for name in ("confusions", "losses") if not values.get(name)}
-    if dataset is None:
-        missing.add("units")
-    else:
-        values["units"] = _show_units(model, dataset)
-        values["has_units"] = isinstance(values["units"], Markup)
-    sections = {name: title for name, title in SECTIONS.items() if name not in missing}
+    if dataset is not None:
+        values |= _show_units(model, dataset)
+    contents = {
+        "results": report,
+        "confusions": "cells" in values,
+        "losses": "losses" in values or "hardest" in values,
+        "units": dataset,
+    }
+    sections = {name: title for name, title in SECTIONS.items() if contents.get(name, True)}
     return render_page("run.html", {"sections": sections, **values})
 
 
@@ -88,9 +86,9 @@ def _show_results(run: Run, report: Report, dataset: Dataset | None) -> dict[str
         return values
     images = None if dataset is None else dataset.splits.get(outputs.split)
     evidence = Evidence.collect(run.task, outputs, images)
-    values["confusions"] = show_confusions(report, evidence)
-    values["losses"] = show_losses(evidence)
-    return values | _draw_results(run.task, report, outputs)
+    if run.task.kind is not REGRESSION:
+        values |= show_confusions(report, evidence)
+    return values | show_losses(evidence) | _draw_results(run.task, report, outputs)
 
 
 def _draw_results(task: Task, report: Report, outputs: Outputs) -> dict[str, bytes]:
@@ -116,13 +114,13 @@ def _describe_training(run: Run, report: Report | None) -> dict[str, Any]:
     return values
 
 
-def _show_units(model: Model | None, dataset: Dataset) -> str:
+def _show_units(model: Model | None, dataset: Dataset) -> dict[str, Any]:
     if model is None:
-        return "Not available, because the model could not be loaded."
+        return {"units_problem": "Not available, because the model could not be loaded."}
     try:
-        return show_units(model, dataset.train)
+        return {"units": draw_units(model, dataset.train)}
     except LaminaError as error:  # a custom module may have no layer whose output is a tensor
-        return f"Not available: {error}"
+        return {"units_problem": f"Not available: {error}"}
 
 
 def _describe_data(run: Run, dataset: Dataset | None) -> dict[str, Any]:

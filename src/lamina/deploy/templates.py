@@ -11,7 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from lamina.markup import Markup, chart, list_shades, show, table
+from lamina.markup import Markup, chart, image, list_shades, matrix, show, table
+from lamina.text import shorten
 
 
 @cache
@@ -41,6 +42,9 @@ def render_page(name: str, values: dict[str, Any]) -> str:
         "style": Markup(style),
         "digest": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         "table": table,
+        "matrix": matrix,
         "chart": chart,
+        "image": image,
+        "shorten": shorten,
     }
     return open_templates(show).get_template(name).render(values | more)
