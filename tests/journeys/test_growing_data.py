@@ -66,6 +66,26 @@ def test_runs_before_and_after_are_compared_on_the_images_that_both_have(grown):
     assert "3 labels were corrected" in shown and "cannot be compared" not in shown
 
 
+def test_both_runs_are_scored_with_labels_from_a_table(grown):
+    tested = load_run("runs/second").outputs["test"]
+    shared = set(load_run("runs/first").outputs["test"].names).intersection(tested.names)
+    rest = sorted(name for name in shared if name.startswith("bottom/"))[:4]
+    lines = ["image,correct", *(f"{name},top" for name in rest)]
+    Path("more.csv").write_text("\n".join(lines) + "\n")
+    words = ("compare", "second", "first", "--labels-from", "more.csv", "--json")
+    (comparison,) = events(run_well(*words).stdout)
+    names = load_run("runs/second").record.task.target_names
+    rows = dict(zip(tested.names, zip(tested.targets, tested.logits, strict=True), strict=True))
+    hits = []
+    for name in shared:
+        target, logits = rows[name]
+        expected = "top" if name in rest else names[target]
+        hits.append(names[logits.argmax()] == expected)
+    assert comparison["a_score"] == pytest.approx(np.mean(hits))
+    assert comparison["images"] == len(shared) and comparison["sharing"]["corrected"] == 3
+    assert "Leave out --size" in run_refused(*words, "--size", "8")
+
+
 def test_runs_that_share_few_images_are_refused_with_the_numbers(grown):
     draw_bands(Path("others"), 1000, 1240)
     run_well("train", "mlp", "--data", "others", *OPTIONS[2:], "--name", "third")
@@ -73,3 +93,36 @@ def test_runs_that_share_few_images_are_refused_with_the_numbers(grown):
     assert "0 are in all of them and in no training set" in refused
     shown = run_well("runs", "--diff", "first", "third").stderr
     assert "the scores of these runs cannot be compared: Of the images that the runs" in shown
+
+
+def test_a_run_is_scored_with_corrected_labels_without_its_images(grown):
+    Path("bands").rename("moved")
+    outputs = load_run("runs/first").outputs["test"]
+    kept, excluded = grown[:2], grown[2]
+    rows = ["image,correct", *(f"{name},middle" for name in kept), f"{excluded},exclude"]
+    rows.append("bottom/no-test-image.png,top")
+    Path("labels.csv").write_text("\n".join(rows) + "\n")
+    names = load_run("runs/first").record.task.target_names
+    hits = []
+    for name, target, logits in zip(outputs.names, outputs.targets, outputs.logits, strict=True):
+        expected = "middle" if name in kept else names[target]
+        if name != excluded:
+            hits.append(names[logits.argmax()] == expected)
+    before = load_run("runs/first").report
+    done = run_well("evaluate", "runs/first", "--labels-from", "labels.csv", "--output", "all.csv")
+    assert "corrections: 2 labels corrected, 1 image excluded, 0 entries without" in done.stderr
+    assert f"test accuracy {100 * np.mean(hits):.1f} %" in done.stdout
+    assert f"{kept[0]},middle," in Path("all.csv").read_text()
+    (event,) = events(
+        run_well("evaluate", "runs/first", "--labels-from", "labels.csv", "--json").stdout
+    )
+    assert event["score"]["value"] == pytest.approx(np.mean(hits))
+    assert (event["images"], event["corrected"], event["excluded"]) == (len(hits), 2, 1)
+    report = load_run("runs/first").evaluate(labels="labels.csv")
+    assert report.score.value == event["score"]["value"]
+    assert load_run("runs/first").report == before  # nothing is saved
+    refused = run_refused("evaluate", "runs/first", "--labels-from", "labels.csv", "--size", "8")
+    assert "Leave out --size." in refused
+    Path("labels.csv").write_text("image,correct\nbottom/no-test-image.png,top\n")
+    refused = run_refused("evaluate", "runs/first", "--labels-from", "labels.csv")
+    assert f"names none of the {len(outputs.names)} test images" in refused

@@ -20,8 +20,8 @@ class Options(StudyOptions):
     """Compare two runs, or two nets trained with shared seeds; print an interval and a verdict.
 
     Two runs without settings, --seeds, --until-decided and --time are not trained: their stored
-    logits are compared. Otherwise, lamina trains pairs that share the seed, the splits and the
-    order of images.
+    logits are compared, with labels corrected by --labels-from. Otherwise, lamina trains pairs that
+    share the seed, the splits and the order of images.
 
     Example: lamina compare cnn:best cnn:best,dropout=0.5
     """
@@ -55,8 +55,10 @@ def run(options: Options, terminal: Terminal) -> int:
         reason = (
             "Two runs are compared by their stored predictions; to train them again, add --seeds."
         )
+        labels = options.preparation.pop("labels_from", ())
         refuse(options, reason, *RUNS)
-        study_session.print_comparison(compare_stored(list_runs(sources), plan.margin), terminal)
+        comparison = compare_stored(list_runs(sources), plan.margin, labels)
+        study_session.print_comparison(comparison, terminal)
         return 0
     dataset = study_session.load_study_data(sources, options, terminal)
     experiments = study_session.plan_experiments(sources, dataset, terminal)

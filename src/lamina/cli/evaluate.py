@@ -59,6 +59,8 @@ def run(options: Options, terminal: Terminal) -> int:
 
     if options.output is not None:
         check_output(options.output, (".csv",))
+    if options.data is None and "labels_from" in options.preparation:
+        return _score_corrected(options, terminal)
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     dataset, is_of_run = choose_evaluated_data(
         run, options.data, predictor, terminal, options.preparation, options.unknown
@@ -78,6 +80,35 @@ def run(options: Options, terminal: Terminal) -> int:
         count = sum(len(part.names) for part in outputs)
         terminal.say("", f"{options.output}: {count:,} images")
     terminal.emit("report", run=str(run.path), **report.to_json(), **values)
+    return 0
+
+
+def _score_corrected(options: Options, terminal: Terminal) -> int:
+    """Score the run on its own images, with corrected labels."""
+    from lamina.runs.run import load_run, score_corrected
+
+    others = [name for name in options.preparation if name != "labels_from"]
+    if others:
+        raise DataError(
+            "Corrected labels are compared with the stored logits of the run. Leave out"
+            f" {options.preparation.flags_of(others)}."
+        )
+    run = load_run(options.run)
+    labels = options.preparation["labels_from"]
+    report, outputs, effect = score_corrected(run, labels, options.split)
+    terminal.remark(f"corrections: {effect}")
+    terminal.say(*str(report).split("\n"))
+    if options.output is not None:
+        raw = replace(outputs, logits=outputs.raw_logits(run.task))
+        _save_table(options.output, run.task, [raw])
+        terminal.say("", f"{options.output}: {len(raw.names):,} images")
+    terminal.emit(
+        "report",
+        run=str(run.path),
+        **report.to_json(),
+        corrected=effect.corrected,
+        excluded=effect.excluded,
+    )
     return 0
 
 

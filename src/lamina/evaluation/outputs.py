@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import from_numpy
 
 from lamina.data.arrays import find_digests
+from lamina.data.corrections import Effect, Table, correct
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
+from lamina.errors import DataError
 from lamina.evaluation.intervals import Groups, number_groups
 from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
@@ -86,6 +88,45 @@ class Outputs:
     def group_numbers(self) -> Groups | None:
         """The number of each image's group; ``None`` if no two images share one."""
         return number_groups(self.groups)
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Outputs:
+        """The outputs for some images."""
+        places = rows.tolist()
+        return replace(
+            self,
+            logits=self.logits[rows],
+            targets=self.targets[rows],
+            names=tuple(self.names[place] for place in places),
+            folds=None if self.folds is None else self.folds[rows],
+            groups=tuple(self.groups[place] for place in places if self.groups),
+            digests=None if self.digests is None else self.digests[rows],
+            seen=None if self.seen is None else self.seen[rows],
+        )
+
+    def correct(self, tables: Sequence[Table], names: Sequence[str]) -> tuple[Outputs, Effect]:
+        """The outputs with corrected targets, from tables that may name other images, too.
+
+        Args:
+            tables: as :func:`~lamina.data.corrections.contain_files` returns them.
+            names: the target names.
+
+        Raises:
+            DataError: no image is in the tables, or a label is unknown.
+        """
+        known = set(self.names)
+        listed = [
+            (file, tuple(entry for entry in entries if entry[0] in known))
+            for file, entries in tables
+        ]
+        listed = [(file, entries) for file, entries in listed if entries]
+        if not listed:
+            raise DataError(
+                f"The table of corrections names none of the {len(known):,} {self.split} images."
+                f" Use names such as {self.names[0]}, or another split."
+            )
+        targets, are_kept, effect = correct(listed, self.names, self.targets, names)
+        corrected = replace(self, targets=targets).take(np.flatnonzero(are_kept))
+        return corrected, effect
 
     def raw_logits(self, task: Task) -> Float32[np.ndarray, "n k"]:
         """The input of the task's loss: the logits; for regression, standardized numbers."""

@@ -212,30 +212,20 @@ def _share_classes(runs: Sequence[Evaluated], newest: Evaluated) -> tuple[str, .
 
 def _select(run: Evaluated, rows: Int64[np.ndarray, " m"], names: tuple[str, ...]) -> Evaluated:
     """The predictions for some images, and for some classes; other classes have the target -1."""
-    outputs = run.outputs
     task = run.task
-    targets = outputs.targets[rows]
-    logits = outputs.logits[rows]
-    if names != task.target_names:
-        places = [task.target_names.index(name) for name in names]
-        logits = logits[:, places]
-        if task.kind is SINGLE_LABEL:
-            numbers = np.full(task.outputs, -1)
-            numbers[places] = np.arange(len(places))
-            targets = numbers[targets]
-        else:
-            targets = targets[:, places]
-        task = _select_names(task, places)
-    selected = replace(
-        outputs,
-        logits=logits,
-        targets=targets,
-        names=tuple(outputs.names[row] for row in rows.tolist()),
-        groups=tuple(outputs.groups[row] for row in rows.tolist() if outputs.groups),
-        digests=None if outputs.digests is None else outputs.digests[rows],
-        seen=None if outputs.seen is None else outputs.seen[rows],
-    )
-    return replace(run, task=task, outputs=selected)
+    outputs = run.outputs.take(rows)
+    if names == task.target_names:
+        return replace(run, outputs=outputs)
+    places = [task.target_names.index(name) for name in names]
+    targets = outputs.targets
+    if task.kind is SINGLE_LABEL:
+        numbers = np.full(task.outputs, -1)
+        numbers[places] = np.arange(len(places))
+        targets = numbers[targets]
+    else:
+        targets = targets[:, places]
+    selected = replace(outputs, logits=outputs.logits[:, places], targets=targets)
+    return replace(run, task=_select_names(task, places), outputs=selected)
 
 
 def _select_names(task: Task, places: Sequence[int]) -> Task:

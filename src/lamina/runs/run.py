@@ -19,13 +19,16 @@ import torch
 from torch import nn
 
 from lamina.data import NAMES, Dataset, Images, load_data
+from lamina.data.corrections import Effect, contain_files
 from lamina.data.description import describe_data, describe_reading
 from lamina.data.image_inputs import ImageLike, find_images, list_images
 from lamina.data.images import OTHER_FILE
 from lamina.data.load import resize_dataset
+from lamina.data.preparation import Preparation
 from lamina.data.splits import Split
 from lamina.errors import DataError, LaminaError, RunError, escape, name_some, suggest, warn
 from lamina.evaluation.calibration import Calibration
+from lamina.evaluation.evaluating import score_outputs
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import Prediction, Predictions
 from lamina.evaluation.predictor import Predictor
@@ -229,11 +232,17 @@ class Run:
                 for event in events:  # noqa: UP028
                     yield event
 
-    def evaluate(self, *, data: DataLike | None = None) -> Report | None:
+    def evaluate(
+        self, *, data: DataLike | None = None, labels: str | Path | None = None
+    ) -> Report | None:
         """Evaluate the saved model on ``test``, else ``val``, and save report and logits.
 
-        :meth:`train` calls this at the end, so you need it only if you stopped training early. See
-        :meth:`iter_train` for ``data``.
+        :meth:`train` calls this at the end, so you need it only if you stopped training early.
+
+        Args:
+            data: As for :meth:`iter_train`.
+            labels: A table of corrections, as for ``Preparation.labels_from``. The stored logits
+                are then scored with the corrected labels, without loading images; nothing is saved.
 
         Returns:
             The report, or ``None`` if there are no images that can be scored.
@@ -246,6 +255,8 @@ class Run:
             LaminaError: The weights cannot be loaded (see :meth:`load_model`), the data is missing
                 or has changed, or another process is training the run.
         """
+        if labels is not None:
+            return score_corrected(self, [str(labels)])[0]
         dataset = find_dataset(self, data)
         with self.folder.lock():
             model = self.load_model().to(choose_again(self.record.device).value)
@@ -820,6 +831,22 @@ def count_planned(record: RunRecord, epochs: Sequence[Row]) -> int | None:
     if epochs:
         planned = epochs[-1].get("epochs", planned)
     return planned
+
+
+def score_corrected(
+    run: Run, labels: Sequence[str], split: Split | None = None
+) -> tuple[Report, Outputs, Effect]:
+    """The report of stored logits with corrected labels, the outputs, and what was corrected."""
+    stored = run.outputs
+    outputs = stored.get(split) if split else stored.get("test", stored.get("val"))
+    if outputs is None:
+        raise RunError(
+            f"{run.path} has no stored logits of {split or 'test or val'} images.",
+            remedy=f"Run lamina resume {run.path} to evaluate it.",
+        )
+    tables, _ = contain_files(Preparation(labels_from=tuple(labels)))
+    corrected, effect = outputs.correct(tables, run.record.task.target_names)
+    return score_outputs(run.task, corrected, run.parts.metrics), corrected, effect
 
 
 def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:

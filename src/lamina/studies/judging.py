@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lamina.data.corrections import contain_files
+from lamina.data.preparation import Preparation
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.comparing import ScoreTables, compare_tables
 from lamina.evaluation.intervals import ALPHA
@@ -31,12 +33,14 @@ from lamina.evaluation.shared_images import (
 from lamina.runs.run import Run
 
 
-def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedComparison:
-    """Compare two runs by their stored predictions."""
+def compare_stored(
+    runs: Sequence[Run], margin: float | None, labels: Sequence[str] = ()
+) -> PairedComparison:
+    """Compare two runs by their stored predictions, with labels corrected by tables."""
     first, second = runs
     if first.path.resolve() == second.path.resolve():
         raise RunError(f"{first.path} and {second.path} are the same run. Compare two runs.")
-    return judge_runs({str(run.path): [run] for run in runs}, margin)[0]
+    return judge_runs({str(run.path): [run] for run in runs}, margin, labels=labels)[0]
 
 
 def judge_runs(
@@ -44,6 +48,7 @@ def judge_runs(
     margin: float | None = None,
     alpha: float = ALPHA,
     last_alpha: float | None = None,
+    labels: Sequence[str] = (),
 ) -> list[PairedComparison]:
     """Compare experiments with the last one, by the stored predictions of their runs.
 
@@ -56,6 +61,7 @@ def judge_runs(
             experiment.
         alpha: Significance level of all comparisons together.
         last_alpha: Significance level of the last look, if the study may look again.
+        labels: Tables of corrections to apply first, as for ``Preparation.labels_from``.
 
     Raises:
         LaminaError: The numbers of runs or the metrics differ, seeds do not match, a run was not
@@ -81,7 +87,7 @@ def judge_runs(
     first = reference[0]
     for run in itertools.chain(*runs.values()):
         check_same_metric(run, first)
-    evaluated = [find_evaluated(run) for run in itertools.chain(*runs.values())]
+    evaluated = [find_evaluated(run, labels) for run in itertools.chain(*runs.values())]
     shared = evaluated
     is_shared = not are_alike(evaluated)
     if is_shared:
@@ -188,13 +194,17 @@ def find_outputs(run: Run) -> Outputs:
     return outputs
 
 
-def find_evaluated(run: Run) -> Evaluated:
+def find_evaluated(run: Run, labels: Sequence[str] = ()) -> Evaluated:
     """What a run predicts for the images that it was last evaluated on."""
     data = run.record.data
+    outputs = find_outputs(run)
+    if labels:
+        tables, _ = contain_files(Preparation(labels_from=tuple(labels)))
+        outputs, _ = outputs.correct(tables, run.record.task.target_names)
     return Evaluated(
         name=str(run.path),
         task=run.task,
-        outputs=find_outputs(run),
+        outputs=outputs,
         source=data.source,
         resizing=(run.record.in_shape, data.preparation.resize),
         created=run.record.created,
