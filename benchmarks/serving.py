@@ -2,13 +2,12 @@
 
 For comparison, predictions without the server are timed, too.
 
-The server starts as on the command line, on a free port. Latency is measured with one client that
-sends images of the model's size one after the other on one connection. Throughput is measured with
-32 such clients at once in another process. It is compared with ``Predictor.predict`` in one process
-with its default number of threads; the server's worker has one thread less, because the server
-needs a core too. The load lasts ``--seconds``. Memory growth is the resident memory of server and
-worker at the end, minus that after a tenth of the time. With ``--batch 1``, the server computes
-each image separately.
+The server starts as on the command line, on a free port. One, 8 and 32 clients in another process
+send images of the model's size, each one after the other on one connection, for ``--seconds`` in
+all. Throughput is compared with ``Predictor.predict`` in one process with its default number of
+threads; the server's predictor has one thread less, because the server needs a core too. Memory
+growth is the resident memory of the server at the end, minus that before the last load. With
+``--batch 1``, the server computes each image separately.
 
     python benchmarks/serving.py runs/first --seconds 600 --json serving.json
 """
@@ -31,7 +30,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-CLIENTS = 32
+CLIENTS = (1, 8, 32)
 COUNTS = (1, 100, 1000)  # images
 TURNS = 5
 
@@ -39,7 +38,6 @@ TURNS = 5
 def main(
     run: tyro.conf.Positional[Path],
     seconds: float = 60.0,
-    images: int = 2000,
     starts: int = 3,
     batch: int | None = None,
     json: Path | None = None,
@@ -48,18 +46,12 @@ def main(
 
     Args:
         run: folder of the run.
-        seconds: duration of the load by 32 clients.
-        images: number of images for the latency.
+        seconds: duration of the load by all numbers of clients.
         starts: number of timed starts of the server.
         batch: most images that the server computes at once; by default the server's limit.
         json: file for the results.
     """
-    row: dict[str, object] = {
-        "run": str(run),
-        "clients": CLIENTS,
-        "seconds": seconds,
-        "batch": batch,
-    }
+    row: dict[str, object] = {"run": str(run), "seconds": seconds, "batch": batch}
     begun = []
     for _ in range(starts):
         with serving(run, batch) as (_, _, started):
@@ -69,25 +61,16 @@ def main(
     with serving(run, batch) as (process, port, _):
         side_px = describe(port)["height_px"]
         encoded = [encode(seed, side_px) for seed in range(100)]
-        latency_ms = np.array(asyncio.run(follow(port, encoded, images))[images // 10 :]) * 1000
-        row["latency_ms"] = {
-            str(share): float(np.percentile(latency_ms, share)) for share in (50, 90, 99)
-        }
-        print(
-            "latency of one image: "
-            + ", ".join(f"p{share} {ms:.2f} ms" for share, ms in row["latency_ms"].items())
-        )
+        loads = {}
         with get_context("spawn").Pool(1) as pool:
-            loading = pool.apply_async(load, (port, encoded, seconds))
-            time.sleep(seconds / 10)
-            early_bytes = resident_bytes(process)
-            succeeded, failed, lasted = loading.get()
+            for clients in CLIENTS:
+                early_bytes = resident_bytes(process)
+                words = (port, encoded, clients, seconds / len(CLIENTS))
+                loads[clients] = pool.apply(load, words)
+                print(f"{clients} clients: " + json_format.dumps(loads[clients]))
+        row["loads"] = loads
         row["growth_bytes"] = resident_bytes(process) - early_bytes
-        row["succeeded"], row["failed"], row["images_per_second"] = (
-            succeeded,
-            failed,
-            succeeded / lasted,
-        )
+        row["resident_bytes"] = resident_bytes(process)
     row["predictor_images_per_second"] = {count: predict(run, encoded, count) for count in COUNTS}
     row["process_seconds"] = {count: predict_in_process(run, encoded, count) for count in COUNTS}
     for count in COUNTS:
@@ -95,13 +78,8 @@ def main(
             f"{count:,} images: Predictor {row['predictor_images_per_second'][count]:,.0f}"
             f" images/s, lamina predict {row['process_seconds'][count]:.2f} s"
         )
-    speed, alone = row["images_per_second"], row["predictor_images_per_second"][COUNTS[-1]]
     print(
-        f"{CLIENTS} clients: {speed:,.0f} images/s, {100 * speed / alone:.0f} % of the predictor's"
-        f" {alone:,.0f}"
-    )
-    print(
-        f"{failed:,} of {succeeded + failed:,} requests failed; memory grew by"
+        f"memory: {row['resident_bytes'] / 1e6:,.0f} MB; it grew by"
         f" {row['growth_bytes'] / 2**20:.1f} MiB"
     )
     if json is not None:
@@ -143,13 +121,11 @@ def encode(seed: int, side_px: int) -> bytes:
     return file.getvalue()
 
 
-async def follow(
-    port: int, encoded: list[bytes], count: int | None, until: float = float("inf")
-) -> list[float]:
+async def follow(port: int, encoded: list[bytes], until: float) -> list[float]:
     """Send requests as one client; return the seconds of each, NaN if it failed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     taken: list[float] = []
-    while (count is None or len(taken) < count) and time.perf_counter() < until:
+    while time.perf_counter() < until:
         image = encoded[len(taken) % len(encoded)]
         began = time.perf_counter()
         head = (
@@ -167,21 +143,27 @@ async def follow(
     return taken
 
 
-def load(port: int, encoded: list[bytes], seconds: float) -> tuple[int, int, float]:
-    """Run all clients; return the numbers of successful and failed requests, and the seconds."""
+def load(port: int, encoded: list[bytes], clients: int, seconds: float) -> dict[str, float]:
+    """Latency and throughput of clients that send images at once, and how many requests failed."""
 
     async def run_all() -> list[list[float]]:
         until = time.perf_counter() + seconds
-        return await asyncio.gather(*(follow(port, encoded, None, until) for _ in range(CLIENTS)))
+        return await asyncio.gather(*(follow(port, encoded, until) for _ in range(clients)))
 
     began = time.perf_counter()
     taken = np.concatenate([np.array(one) for one in asyncio.run(run_all())])
-    failed = int(np.isnan(taken).sum())
-    return len(taken) - failed, failed, time.perf_counter() - began
+    lasted = time.perf_counter() - began
+    succeeded = taken[~np.isnan(taken)]
+    return {
+        "p50_ms": round(1000 * float(np.percentile(succeeded, 50)), 2),
+        "p99_ms": round(1000 * float(np.percentile(succeeded, 99)), 2),
+        "images_per_second": round(len(succeeded) / lasted),
+        "failed": len(taken) - len(succeeded),
+    }
 
 
 def resident_bytes(process: subprocess.Popen[str]) -> int:
-    """Resident memory of the server and its worker, on Linux."""
+    """Resident memory of the server and its processes, on Linux."""
     number = process.pid
     children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
     pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in (number, *children)]

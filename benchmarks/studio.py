@@ -4,8 +4,8 @@ The page is opened in Chromium (Debian's package). First paint is what the brows
 request on. The cost of an open page is the time of the same training with a visible page, divided
 by that without a page, as the median of alternating turns; nothing else asks the studio meanwhile.
 For ``--minutes``, a client counts the events of a training, and an open page how often it had to
-connect again and read the state. Memory is the resident memory of the studio and its two torch
-processes after the first and after the last of ``--trainings``.
+connect again and read the state. Memory is the resident memory of the studio after the first and
+after the last of ``--trainings``.
 
     python benchmarks/studio.py --turns 5 --trainings 100 --minutes 60 --json studio.json
 """
@@ -52,7 +52,7 @@ def main(
         json: file for the results.
     """
     with tempfile.TemporaryDirectory() as folder, opening(Path(folder)) as studio:
-        act(studio, "runs")  # starts the torch process
+        act(studio, "runs")  # loads torch
         rows = {
             **open_page(studio),
             **measure_cost(studio, turns, epochs),

@@ -10,6 +10,7 @@ import resource
 import signal
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from support.images import encode
 from support.servers import PATIENCE_SECONDS, noise_png, read_all, serving, wait_for
 
 LIMITS = """
-from lamina.deploy.serve import worker
+from lamina.deploy.serve import predicting
 from lamina.deploy.web import bodies, server
 server.CONNECTIONS = 12
-bodies.BODY_SECONDS, worker.PREDICT_SECONDS = 1.5, 1.0
+bodies.BODY_SECONDS, predicting.PREDICT_SECONDS = 1.5, 1.0
 """
 LOST = {"error": "The process for predictions was lost. It starts again; send the image again."}
 
@@ -186,3 +187,10 @@ def test_a_worker_that_cannot_be_started_is_tried_again(served_runs):
         kept.close()
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
         assert server.ask("/v1/predict", noise_png()).values["predicted"] == expected
+
+
+def test_the_process_for_predictions_ends_when_the_server_is_killed(served_runs):
+    with serving(served_runs["hostile"]) as server:
+        worker = Path(f"/proc/{server.find_worker()}")
+        server.process.kill()
+        wait_for(lambda: not worker.exists())

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PATIENCE_SECONDS = 120.0
-WORKER = "torch_process"
+WORKER = "predicting"
 """The process that computes, by its command line, or by its name if it was forked."""
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 MARKUP = (

@@ -34,7 +34,7 @@ def test_only_known_files_use_what_could_run_code():
             found[str(file.relative_to(SOURCE))] = uses
     assert found == {
         # Calls that a server writes to its own process
-        "deploy/web/torch_process.py": {"import pickle"},
+        "deploy/serve/predicting.py": {"import pickle"},
         # An error that the process itself has raised
         "studies/forks.py": {"import pickle"},
         # A file whose digest is known, with weights_only

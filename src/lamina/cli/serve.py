@@ -49,10 +49,10 @@ def run(options: Options, terminal: Terminal) -> int:
         raise DataError("No runs given. Add their paths, as in lamina serve runs/pets.")
     check_installed("serve")
     from lamina.deploy.serve.app import serve  # not earlier: it needs starlette
-    from lamina.deploy.serve.worker import Worker, plan_opening
+    from lamina.deploy.serve.predicting import PredictingProcess
+    from lamina.deploy.serve.worker import Worker
     from lamina.deploy.web.access import TOKEN_VARIABLE, is_loopback
     from lamina.deploy.web.server import Address
-    from lamina.deploy.web.torch_process import TorchProcess
 
     token = read_token(options.token)
     if token is None and not is_loopback(options.host):
@@ -61,7 +61,7 @@ def run(options: Options, terminal: Terminal) -> int:
             f"Set {TOKEN_VARIABLE} to a secret, or use --token."
         )
     runs = name_runs(options.runs)
-    worker = Worker(TorchProcess(plan_opening(runs, options.device)), terminal.remark)
+    worker = Worker(PredictingProcess(runs, options.device), terminal.remark)
     address = Address(options.host, options.port, token)
 
     def announce(url: str) -> None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.worker import Worker
+from lamina.deploy.serve.worker import BusyError, Worker
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
@@ -24,7 +24,6 @@ from lamina.deploy.web.bodies import (
     send_bytes,
 )
 from lamina.deploy.web.server import Address, open_socket, running
-from lamina.deploy.web.torch_process import BusyError
 from lamina.errors import suggest
 
 ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.serve")

@@ -1,4 +1,4 @@
-"""The functions that the process of ``lamina serve`` calls: decode images and predict."""
+"""The runs that ``lamina serve`` serves, and the responses of their models."""
 
 from __future__ import annotations
 
@@ -80,10 +80,6 @@ def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:
     }
 
 
-SERVED: list[Served] = []
-"""The runs of this process."""
-
-
 def format_prediction(served: Served, prediction: Prediction) -> dict[str, Any]:
     """A prediction as a response: classes by decreasing probability, numbers in target order."""
     if prediction.problem is not None:
@@ -112,15 +108,14 @@ def format_prediction(served: Served, prediction: Prediction) -> dict[str, Any]:
     return {**response, "predictions": rows}
 
 
-def respond(model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
+def respond(served: Served, images: Sequence[bytes]) -> list[dict[str, Any]]:
     """A response for each image; failures have a ``problem`` and an HTTP ``status``."""
-    served = SERVED[model]
     try:
         predictions = list(served.predictor.iter_predict(images))
     except Exception as error:
         if len(images) > 1:
             # The images may come from several clients, and only one of them may be at fault.
-            return [respond(model, [image])[0] for image in images]
+            return [respond(served, [image])[0] for image in images]
         reason = str(error)
         if not isinstance(error, LaminaError):
             traceback.print_exc()
@@ -131,6 +126,8 @@ def respond(model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
 
 def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
     """Load the runs and predict once with each, so that the first request does not wait."""
+    # The server needs a core too: on two cores, a second thread would only wait.
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     served = []
     for name, path in runs.items():
         run = load_run(path)
@@ -145,11 +142,3 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
         served.append(Served(name, run, predictor))
     return served
-
-
-def open_models(runs: Mapping[str, str], device: str) -> list[dict[str, Any]]:
-    """Load the runs of this process; returns their descriptions."""
-    # The server needs a core too: on two cores, a second thread would only wait.
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    SERVED[:] = open_runs(runs, device)
-    return [served.describe() for served in SERVED]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina.deploy.web.torch_process import BusyError, Call, LostError, TorchProcess
+from lamina.deploy.serve.predicting import LostError, PredictingProcess
 from lamina.errors import LaminaError
 
 QUEUE_IMAGES = 128  # further requests are refused
 # ``decode_ahead`` decodes this number in one thread, so that only one image's pixels are in memory
 # at a time.
 BATCH_IMAGES = 16
-PREDICT_SECONDS = 60.0  # time limit of a batch
-PACKAGE = "lamina.deploy.serve.inference"
+
+
+class BusyError(LaminaError):
+    """Too many images are waiting."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Worker:
     Call :meth:`start`, run :meth:`work` in a task, and always close ``process``.
     """
 
-    process: TorchProcess
+    process: PredictingProcess
     remark: Callable[[str], None]  # called when the process is lost
     # the descriptions of the runs, in their order
     models: list[dict[str, Any]] = field(default_factory=list)
@@ -75,16 +77,9 @@ class Worker:
                         job.response.set_result(response)
 
     async def _compute(self, model: int, images: Sequence[bytes]) -> Sequence[dict[str, Any]]:
-        call = Call(f"{PACKAGE}.respond", (model, images))
         try:
-            responses: list[dict[str, Any]] = await self.process.compute(call, PREDICT_SECONDS)
+            return await self.process.predict(model, images)
         except (LaminaError, OSError) as error:  # OSError: there may be no memory for a process
             self.remark(f"the process for predictions was lost: {error}; it starts again")
             reason = "The process for predictions was lost. It starts again; send the image again."
             return [{"problem": reason, "status": 503}] * len(images)
-        return responses
-
-
-def plan_opening(runs: Mapping[str, str], device: str) -> Call:
-    """The call that loads the runs, by their names, in the process for predictions."""
-    return Call(f"{PACKAGE}.open_models", (dict(runs), device))

@@ -16,22 +16,22 @@ Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
 
 
 def read_arguments(
-    function: Callable[..., Any], name: str, values: Mapping[str, Any], *, has_run: bool = False
+    function: Callable[..., Any], name: str, values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of an action after its first, and the name of a ``run`` if it has one.
+    """The arguments of an action after its first.
 
     ``RunError`` if the values do not have the types of the function.
     """
     try:
-        return dict(vars(from_json_values(_describe_values(function, has_run), values, name)))
+        return dict(vars(from_json_values(_describe_values(function), values, name)))
     except ValueError as error:
         raise RunError(f"{error}. Change it, or reload the page.") from None
 
 
 @cache
-def _describe_values(function: Callable[..., Any], has_run: bool) -> type:
+def _describe_values(function: Callable[..., Any]) -> type:
     """A dataclass of the values of a request, by the parameters of a function except the first."""
-    fields: list[tuple[str, Any, Any]] = [("run", str, field())] if has_run else []
+    fields: list[tuple[str, Any, Any]] = []
     for parameter in list(signature(function, eval_str=True).parameters.values())[1:]:
         default = MISSING if parameter.default is parameter.empty else parameter.default
         fields.append((parameter.name, parameter.annotation, field(default=default)))

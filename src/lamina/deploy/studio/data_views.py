@@ -1,6 +1,6 @@
 """The views of a data set on the page, as JSON values.
 
-These functions run in the torch process.
+They run in the threads of the studio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images that the page sends, from files or a webcam, saved as a folder of class folders.
 
-These functions run in the torch process. Only pixels are stored, so nothing else that a file
+They run in the threads of the studio. Only pixels are stored, so nothing else that a file
 contains reaches the disk.
 """
 

@@ -1,6 +1,6 @@
 """The plan of a training run, and the outputs of an untrained net, as JSON values.
 
-These functions run in the torch process.
+They run in the threads of the studio.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The results of runs on the page, as JSON values. These functions run in the torch process."""
+"""The results of runs on the page, as JSON values. They run in the threads of the studio."""
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -105,7 +106,9 @@ class Opened:
 def open_run(path: Path) -> Opened:
     """A run, loaded again only if its files have changed."""
     files = [path / name for name in FILES]
-    return _open(path, tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files))
+    changed = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    # Each thread has models of its own, because their hooks record all that is computed.
+    return _open(path, (threading.get_ident(), *changed))
 
 
 @lru_cache(maxsize=4)
@@ -122,14 +125,14 @@ def load_dataset(path: Path, _: DataOrigin) -> Dataset:
     return find_dataset(run)
 
 
-def show_report(path: Path) -> dict[str, Any]:
+def show_report(folder: DataFolder, run: str) -> dict[str, Any]:
     """A run's report with confusions and largest losses, or why it is missing, and the layers."""
-    opened = open_run(path)
+    opened = open_run(folder.find_run(run))
     model = opened.predictor.model
     report = opened.run.report
     layers = [[layer, name_stage(model, layer)] for layer in choose_layers(model)]
     if report is None:
-        missing = f"{path.name} is evaluated when its training has ended; Continue resumes it."
+        missing = f"{run} is evaluated when its training has ended; Continue resumes it."
         return {"layers": layers, "missing": missing}
     outputs = find_outputs(opened.run)
     confusions = find_confusions(opened.task, [outputs])
@@ -157,9 +160,11 @@ def _list_cells(counts: Int64[np.ndarray, "k k"]) -> list[list[int]]:
     return cells
 
 
-def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str, Any]:
+def show_cell(
+    folder: DataFolder, run: str, problem: int, truth: int, predicted: int
+) -> dict[str, Any]:
     """The images with a true and a predicted class, the largest loss first."""
-    opened = open_run(path)
+    opened = open_run(folder.find_run(run))
     outputs = find_outputs(opened.run)
     problems = find_confusions(opened.task, [outputs]).tables
     rows = np.empty(0, np.int64)
@@ -206,13 +211,13 @@ def format_numbers(rows: Float32[np.ndarray, "m k"]) -> list[str]:
     return [", ".join(f"{number:.3g}" for number in row) for row in rows.tolist()]
 
 
-def show_units(path: Path, layer: str) -> dict[str, Any]:
+def show_units(folder: DataFolder, run: str, layer: str) -> dict[str, Any]:
     """The units of a layer that separate a class best, with the patches that excite them most."""
-    opened = open_run(path)
+    opened = open_run(folder.find_run(run))
     model = opened.predictor.model
     train = opened.dataset.train
     if layer not in choose_layers(model):
-        raise DataError(f"{path.name} has no layer {layer[:100]!r}. Choose one from the list.")
+        raise DataError(f"{run} has no layer {layer[:100]!r}. Choose one from the list.")
     began = time.perf_counter()
     measure_responses(model, train.take_evenly(TIMED_IMAGES).pixels, [layer])
     affordable = round(TIMED_IMAGES * SEEN_SECONDS / (time.perf_counter() - began))
@@ -233,11 +238,12 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     }
 
 
-def look_at(path: Path, image: Image = FIRST) -> dict[str, Any]:
+def look_at(folder: DataFolder, run: str, image: Image = FIRST) -> dict[str, Any]:
     """The prediction for an image, and the outputs of the layers."""
+    path = folder.find_run(run)
     is_of_page = not isinstance(image, bytes) and not image[0]
     if is_of_page and not (path / "model.safetensors").exists():
-        return {"problem": f"{path.name} has no saved weights yet."}  # no error while it trains
+        return {"problem": f"{run} has no saved weights yet."}  # no error while it trains
     opened = open_run(path)
     pixels, target = _read(opened, image)
     (prediction,) = opened.predictor.predict(pixels)
@@ -253,15 +259,15 @@ def look_at(path: Path, image: Image = FIRST) -> dict[str, Any]:
     }
 
 
-def explain(path: Path, image: Image = FIRST) -> dict[str, Any]:
+def explain(folder: DataFolder, run: str, image: Image = FIRST) -> dict[str, Any]:
     """The attribution map of the prediction for an image, and how faithful it is."""
-    opened = open_run(path)
+    opened = open_run(folder.find_run(run))
     return explain_image(opened.predictor.model, _read(opened, image)[0])
 
 
-def find_similar(path: Path, image: Image = FIRST) -> dict[str, Any]:
+def find_similar(folder: DataFolder, run: str, image: Image = FIRST) -> dict[str, Any]:
     """The training images whose features are most similar to the features of an image."""
-    opened = open_run(path)
+    opened = open_run(folder.find_run(run))
     return opened.training_images.find(_read(opened, image)[0])
 
 

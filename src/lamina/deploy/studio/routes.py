@@ -21,9 +21,8 @@ from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.events import Events
 from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.studio.recipe_fields import name_field
-from lamina.deploy.studio.studio import Studio
+from lamina.deploy.studio.studio import ReplacedError, Studio
 from lamina.deploy.web.bodies import (
-    RETRY_AFTER,
     AsciiJson,
     handle_error,
     list_assets,
@@ -31,11 +30,13 @@ from lamina.deploy.web.bodies import (
     refuse,
 )
 from lamina.deploy.web.server import Address, open_socket, running
-from lamina.deploy.web.torch_process import BusyError, ReplacedError
 from lamina.errors import LaminaError, RunError
 
 REQUEST_BYTES = 100_000
 IMAGE_BYTES = 32_000_000
+NOT_FINITE = (
+    "The result contains NaN or infinity. Train the net again with a smaller learning rate."
+)
 IMAGE_TYPE = "application/octet-stream"
 ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.studio")
 
@@ -58,7 +59,7 @@ async def open_studio(
                 await asyncio.shield(task)
             finally:
                 unfinished = await studio.jobs.close()
-                await studio.close()
+                studio.close()
     return unfinished
 
 
@@ -109,7 +110,7 @@ async def read_values(request: Request) -> object:
 
 
 async def do(studio: Studio, name: str, values: object) -> Any:
-    """The result of an action: of the studio itself, or of a process for torch."""
+    """The result of an action: of the studio itself, or computed by one of its threads."""
     if not isinstance(values, Mapping):
         raise RunError("The request is not an object. Reload the page.")
     own = {key: value for key, value in values.items() if key != "replaces"}
@@ -121,11 +122,9 @@ async def do(studio: Studio, name: str, values: object) -> Any:
 
 async def respond(studio: Studio, name: str, values: object) -> Response:
     try:
-        return AsciiJson(await do(studio, name, values))
+        return encode(await do(studio, name, values))
     except ReplacedError as error:
         return refuse(409, str(error))
-    except BusyError as error:
-        return refuse(503, str(error), RETRY_AFTER)
     except LaminaError as error:
         return refuse(422, name_field(error.problem, error.field))
     except (OSError, UnicodeEncodeError) as error:
@@ -133,3 +132,10 @@ async def respond(studio: Studio, name: str, values: object) -> Response:
     except Exception:  # a bug; the studio goes on
         traceback.print_exc()
         return refuse(500, "An unexpected error occurred; the studio printed it.")
+
+
+def encode(result: Any) -> Response:
+    try:
+        return AsciiJson(result)
+    except ValueError:
+        return refuse(422, NOT_FINITE)

@@ -1,4 +1,4 @@
-"""The views of runs on the page, as JSON values. These functions run in the torch process."""
+"""The views of runs on the page, as JSON values. They run in the threads of the studio."""
 
 from __future__ import annotations
 

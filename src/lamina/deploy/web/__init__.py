@@ -1,1 +1,1 @@
-"""Shared by both servers: access, bodies, the socket, and a process for torch."""
+"""Shared by both servers: access, bodies, and the socket."""

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ from support.servers import HOSTILE_FILES
 NET = "Flatten(), Linear(20), ReLU(), Output()"
 LINEAR = Net(Flatten(), Output())
 RECIPE = Recipe(epochs=1, batch_size=100, seed=3)
+
+
+def place(run: Run) -> tuple[DataFolder, str]:
+    """The folder of a studio that has a run, and the name of the run there."""
+    return DataFolder(run.path.parent, run.path.parent), run.path.name
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +91,7 @@ def measure_losses(run: Run) -> np.ndarray:
 
 def test_confusions_of_classes_are_those_of_numpy(runs_of_every_kind):
     outputs = runs_of_every_kind["single"].outputs["test"]
-    ((names, cells),) = results.show_report(runs_of_every_kind["single"].path)["confusions"]
+    ((names, cells),) = results.show_report(*place(runs_of_every_kind["single"]))["confusions"]
     assert names == load_data("shapes").test.target_names
     assert {(row, column): count for row, column, count in cells} == count_cells(
         outputs.targets, outputs.logits.argmax(axis=1)
@@ -95,7 +101,7 @@ def test_confusions_of_classes_are_those_of_numpy(runs_of_every_kind):
 @pytest.mark.parametrize("name", ["labels", "binary"])
 def test_confusions_of_labels_and_yes_or_no_are_those_of_numpy(runs_of_every_kind, name):
     outputs = runs_of_every_kind[name].outputs["test"]
-    found = results.show_report(runs_of_every_kind[name].path)["confusions"]
+    found = results.show_report(*place(runs_of_every_kind[name]))["confusions"]
     columns = zip(outputs.targets.reshape(len(outputs.names), -1).T, outputs.logits.T, strict=True)
     for (_, cells), (truth, logits) in zip(found, columns, strict=True):
         assert {(row, column): count for row, column, count in cells} == count_cells(
@@ -109,7 +115,7 @@ def test_a_cell_has_its_images_with_the_largest_loss_first(runs_of_every_kind):
     predicted = outputs.logits.argmax(axis=1)
     pairs = count_cells(outputs.targets, predicted)
     truth, wrong = max((pair for pair in pairs if pair[0] != pair[1]), key=pairs.__getitem__)
-    found = results.show_cell(run.path, 0, truth, wrong)
+    found = results.show_cell(*place(run), 0, truth, wrong)
     rows = [one["row"] for one in found["images"]]
     expected = np.flatnonzero((outputs.targets == truth) & (predicted == wrong))
     assert set(rows) <= set(expected.tolist()) and len(rows) == min(results.TILES, len(expected))
@@ -121,12 +127,12 @@ def test_a_cell_has_its_images_with_the_largest_loss_first(runs_of_every_kind):
     assert found["images"][0]["target"] == images.target_names[truth]
     assert found["images"][0]["predicted"] == f"{images.target_names[wrong]} {100 * share:.1f} %"
     with pytest.raises(LaminaError, match="no such images"):
-        results.show_cell(run.path, 1, 0, 0)
+        results.show_cell(*place(run), 1, 0, 0)
 
 
 @pytest.mark.parametrize("name", ["single", "numbers"])
 def test_the_largest_losses_come_first(runs_of_every_kind, name):
-    found = results.show_report(runs_of_every_kind[name].path)["largest"]
+    found = results.show_report(*place(runs_of_every_kind[name]))["largest"]
     outputs, order = (
         runs_of_every_kind[name].outputs["test"],
         np.argsort(-measure_losses(runs_of_every_kind[name]), kind="stable"),
@@ -138,7 +144,7 @@ def test_the_largest_losses_come_first(runs_of_every_kind, name):
 
 
 def test_missing_images_are_a_sentence_and_the_numbers_stay(runs_of_every_kind):
-    found = results.show_report(runs_of_every_kind["binary"].path)["largest"]
+    found = results.show_report(*place(runs_of_every_kind["binary"]))["largest"]
     assert (
         "The images are not shown." in found["problem"] and "no longer exists" in found["problem"]
     )
@@ -272,7 +278,7 @@ def test_a_run_without_report_says_how_to_get_it(runs_of_every_kind, tmp_path):
     events = run.iter_train()
     next(event for event in events if type(event).__name__ == "Epoch")
     events.close()
-    found = results.show_report(run.path)
+    found = results.show_report(*place(run))
     assert "Continue resumes it" in found["missing"]
     assert found["layers"] == [["body.1", "2 Output"]]
     for name in ("single", "linear"):
@@ -285,7 +291,7 @@ def test_a_run_without_report_says_how_to_get_it(runs_of_every_kind, tmp_path):
         "paused"
     ]
     (run.path / "model.safetensors").unlink(missing_ok=True)  # as in the first epochs
-    assert results.look_at(run.path, ("", 0)) == {"problem": "paused has no saved weights yet."}
+    assert results.look_at(*place(run), ("", 0)) == {"problem": "paused has no saved weights yet."}
 
 
 @pytest.mark.parametrize("damaged", ["single", "linear"])
@@ -312,7 +318,7 @@ def test_a_run_is_loaded_again_after_each_epoch_but_not_its_data(runs_of_every_k
 
 def test_a_closer_look_at_an_image_of_the_data_and_at_its_file(runs_of_every_kind):
     run, images = runs_of_every_kind["single"], load_data("shapes").test
-    found = results.look_at(run.path, ("test", 5))
+    found = results.look_at(*place(run), ("test", 5))
     logits = run.outputs["test"].logits[5].astype(float) / run.calibration.temperatures[0]
     shares = np.exp(logits) / np.exp(logits).sum()
     assert [value for _, value in found["values"]] == pytest.approx(np.sort(shares)[::-1], abs=1e-5)
@@ -320,25 +326,25 @@ def test_a_closer_look_at_an_image_of_the_data_and_at_its_file(runs_of_every_kin
     assert [layer["name"] for layer in found["layers"]] == ["3 Linear, ReLU"]
     file = io.BytesIO()
     Image.fromarray(images.pixels[5]).save(file, "PNG")
-    assert results.look_at(run.path, file.getvalue()) == {**found, "target": None}
-    assert results.explain(run.path, ("test", 5))["target"] == found["values"][0][0]
-    similar = results.find_similar(run.path, ("train", 7))
+    assert results.look_at(*place(run), file.getvalue()) == {**found, "target": None}
+    assert results.explain(*place(run), ("test", 5))["target"] == found["values"][0][0]
+    similar = results.find_similar(*place(run), ("train", 7))
     assert (similar["searched"], similar["images"][0]["id"]) == (720, 7)
     assert similar["images"][0]["similarity"] == pytest.approx(1)
 
 
 def test_patches_are_of_the_layer_that_was_asked_for(runs_of_every_kind):
-    found = results.show_units(runs_of_every_kind["single"].path, "body.2")
+    found = results.show_units(*place(runs_of_every_kind["single"]), "body.2")
     assert (found["searched"], found["units"], len(found["shown"])) == (500, 20, results.UNITS)
     with pytest.raises(LaminaError, match=r"single has no layer 'body\.9'"):
-        results.show_units(runs_of_every_kind["single"].path, "body.9")
+        results.show_units(*place(runs_of_every_kind["single"]), "body.9")
 
 
 @pytest.mark.parametrize("kind", HOSTILE_FILES)
 def test_bytes_that_are_no_image_get_one_sentence(runs_of_every_kind, kind):
     message = r"^This file cannot be used: .+\. Choose an image, such as a JPEG or PNG\.$"
     with pytest.raises(LaminaError, match=message):
-        results.look_at(runs_of_every_kind["single"].path, HOSTILE_FILES[kind])
+        results.look_at(*place(runs_of_every_kind["single"]), HOSTILE_FILES[kind])
 
 
 def test_a_command_is_repeated_without_the_place_of_the_run():
@@ -361,3 +367,11 @@ def test_a_command_is_repeated_without_the_place_of_the_run():
 )
 def test_a_command_that_lamina_does_not_know_is_withheld(words):
     assert run_views.write_command(words) == ""
+
+
+def test_threads_have_models_of_their_own(runs_of_every_kind):
+    path = runs_of_every_kind["single"].path
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(results.open_run, path).result()
+        assert thread.submit(results.open_run, path).result() is other
+    assert results.open_run(path).predictor.model is not other.predictor.model
