@@ -66,7 +66,7 @@ def test_a_run_with_groups_is_evaluated_from_another_folder(workplace, monkeypat
     done = run_lamina("evaluate", "../runs/g", "--data", workplace / "other", "--json")
     assert (done.returncode, events(done.stdout)[-1]["images"]) == (0, 120), done.stderr
     done = run_lamina(
-        "evaluate", "../runs/g", "--data", workplace / "other", "--group-from", "stem:_"
+        "evaluate", "../runs/g", "--data", workplace / "other", "--group-from", "parent"
     )
     assert (done.returncode, "Leave out --group-from" in done.stderr) == (2, True)
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from lamina.data.groups import read_groups
-from lamina.data.option_files import describe_unknown, read_pairs
+from lamina.data.option_files import read_pairs
 from lamina.data.preparation import Pairs, Preparation, is_group_file
 from lamina.errors import DataError, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Targets, kind_of
@@ -72,8 +72,7 @@ def correct(
     not_found: list[str] = []
     for file, entries in tables:
         places_of = _find_places(file, entries, labels)
-        absent = [image for image in places_of if image not in rows_of]
-        missing = describe_unknown(absent, rows_of)
+        missing = [image for image in places_of if image not in rows_of]
         if len(missing) == len(places_of):
             raise DataError(
                 f"{file} names no image of the data set; the first of {len(missing):,} is"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -24,8 +23,9 @@ from lamina.data.preparation import Resize
 # Pillow's other formats are rare, and some of them (EPS) start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 HEIF = "HEIF"
-HEAD_BYTES = 132  # DICOM's mark ends here
-SURE_SUFFIXES = (
+DICOM_MARK_BYTES = 128  # what precedes the mark of a medical image
+HEIF_SUFFIXES = (".heic", ".heif")
+SUFFIXES = (
     ".jpg",
     ".jpeg",
     ".jpe",
@@ -37,14 +37,20 @@ SURE_SUFFIXES = (
     ".tif",
     ".tiff",
     ".avif",
+    *HEIF_SUFFIXES,
+    ".jp2",
+    ".j2k",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
 )
-SUFFIXES = (*SURE_SUFFIXES, ".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm")
-# A raw file looks like a TIFF; Pillow would read its thumbnail.
-RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
-RAW = "a camera's raw file; convert it to JPEG or TIFF"
 MEDICAL = "a medical image; convert its slices to PNG"
 UNREAD = {
-    RAW_SUFFIXES: RAW,
+    # a raw file looks like a TIFF; Pillow would read its thumbnail
+    (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"): (
+        "a camera's raw file; convert it to JPEG or TIFF"
+    ),
     (".dcm", ".nii", ".nii.gz"): MEDICAL,
     (".mp4", ".mov", ".avi", ".mkv", ".webm"): "a video; extract its frames as images",
     (".svg", ".psd", ".jxl"): "an image of a kind that lamina does not read; convert it to PNG",
@@ -106,10 +112,13 @@ def decode_and_measure(
     """Decode an image, turn it upright and, unless ``size`` is ``None``, resize it."""
     if not data:
         raise BadImageError("empty")
-    head = data[:HEAD_BYTES]
-    if reason := explain_unread(head, ""):
-        raise BadImageError(reason)
-    formats = (HEIF,) if is_heif(head) else FORMATS
+    if data.startswith(b"DICM", DICOM_MARK_BYTES):  # often without a suffix
+        raise BadImageError(MEDICAL)
+    formats: tuple[str, ...] = FORMATS
+    if data[4:8] == b"ftyp" and (data[8:11] in (b"hei", b"hev") or b"heic" in data[8:40]):
+        if not can_read_heif():
+            raise BadImageError(NO_HEIF)
+        formats = (HEIF,)
     try:
         with _named_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
             return _convert(image, size, mode, resize)
@@ -162,8 +171,8 @@ def read_file(path: Path, offset_bytes: int | None = None, size_bytes: int | Non
             raise BadImageError("not a regular file")
         if state.st_size > IMAGE_LIMIT_BYTES:
             raise BadImageError(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
-        if path.suffix.lower() in RAW_SUFFIXES:
-            raise BadImageError(RAW)
+        if reason := explain_unread(path.name):
+            raise BadImageError(reason)
         return path.read_bytes()
     except OSError as error:
         raise BadImageError((error.strerror or str(error)).lower()) from None
@@ -236,27 +245,13 @@ def resize_image(image: Image.Image, size: Size, resize: Resize) -> Image.Image:
         page = Image.new(image.mode, (width, height))
         page.paste(scaled, ((width - inner[0]) // 2, (height - inner[1]) // 2))
         return page
-    box = seen_box(image.size, size, resize)
-    return image.resize((width, height), FILTER, box=box, reducing_gap=REDUCING_GAP)
-
-
-def seen_box(stored: Size, size: Size, resize: Resize) -> tuple[float, float, float, float]:
-    """The box (left, top, right, bottom) that :func:`resize_image` keeps; larger for ``pad``."""
-    stored_width, stored_height = stored
-    height, width = size
     left = 0.0
     top = 0.0
-    if resize == "pad":
-        inner_width, inner_height = _inside(stored, size)
-        across = stored_width / inner_width
-        down = stored_height / inner_height
-        left = across * -((width - inner_width) // 2)
-        top = down * -((height - inner_height) // 2)
-        return left, top, left + across * width, top + down * height
     if resize == "crop":
-        left = max(0.0, (stored_width - stored_height * width / height) / 2)
-        top = max(0.0, (stored_height - stored_width * height / width) / 2)
-    return left, top, stored_width - left, stored_height - top
+        left = max(0.0, (image.width - image.height * width / height) / 2)
+        top = max(0.0, (image.height - image.width * height / width) / 2)
+    box = (left, top, image.width - left, image.height - top)
+    return image.resize((width, height), FILTER, box=box, reducing_gap=REDUCING_GAP)
 
 
 def enough_pixels(stored: Size, size: Size, resize: Resize) -> Size:
@@ -272,34 +267,14 @@ def _inside(stored: Size, size: Size) -> Size:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def find_format(head: bytes) -> str | None:
-    """The format of an image that Pillow reads, or ``HEIF``; ``None`` for any other file."""
-    if is_heif(head):
-        return HEIF
-    # Pillow accepts any text that starts with BM, P1 or Py.
-    if re.match(rb"P(?![1-6]\s+[#\d])|BM(?!.{4}\0\0\0\0)", head, re.DOTALL):
-        return None
-    Image.init()
-    for name in FORMATS:
-        accept = Image.OPEN[name][1]
-        if accept is None or accept(head[:64]) is True:
-            return name
-    return None
-
-
-def is_heif(head: bytes) -> bool:
-    return head[4:8] == b"ftyp" and (head[8:11] in (b"hei", b"hev") or b"heic" in head[8:40])
-
-
-def explain_unread(head: bytes, name: str) -> str | None:
-    """Why lamina cannot read this image format, and what to do; ``None`` for all other files."""
-    if head[128:132] == b"DICM":  # often without a suffix
-        return MEDICAL
-    if is_heif(head) and not can_read_heif():
+def explain_unread(name: str) -> str | None:
+    """Why lamina cannot read files with this suffix, and what to do; ``None`` for all others."""
+    for suffixes, reason in UNREAD.items():
+        if name.lower().endswith(suffixes):
+            return reason
+    if name.lower().endswith(HEIF_SUFFIXES) and not can_read_heif():
         return NO_HEIF
-    return next(
-        (reason for suffixes, reason in UNREAD.items() if name.lower().endswith(suffixes)), None
-    )
+    return None
 
 
 @cache

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from lamina.data.option_files import describe_unknown, read_pairs
+from lamina.data.option_files import read_pairs
 from lamina.data.preparation import Pairs
 from lamina.errors import DataError, plural
 from lamina.targets import BINARY, SINGLE_LABEL, Targets, kind_of
@@ -16,8 +16,8 @@ def find_groups(names: Sequence[str], rule: str | Pairs) -> list[str]:
     """The groups by ``Preparation.group_from``; ``DataError`` if a rule gives an image none."""
     if not isinstance(rule, str):
         return _look_up(names, dict(rule))
-    kind, _, detail = rule.partition(":")
-    groups = [_find_group(name, kind, detail) for name in names]
+    kind, _, pattern = rule.partition(":")
+    groups = [_find_group(name, kind, pattern) for name in names]
     missing = [name for name, group in zip(names, groups, strict=True) if not group]
     if missing:
         what = "is in no folder" if kind == "parent" else "does not match"
@@ -29,15 +29,11 @@ def find_groups(names: Sequence[str], rule: str | Pairs) -> list[str]:
     return groups
 
 
-def _find_group(name: str, kind: str, detail: str) -> str:
+def _find_group(name: str, kind: str, pattern: str) -> str:
     """The group of an image by its path; empty if it has none."""
-    folder, _, file = name.rpartition("/")
     if kind == "parent":
-        return folder.rpartition("/")[2]
-    if kind == "stem":
-        stem = file.rpartition(".")[0] or file
-        return stem.rpartition(detail)[0] or stem
-    match = re.search(detail, name)
+        return name.rpartition("/")[0].rpartition("/")[2]
+    match = re.search(pattern, name)
     return (match and match[1]) or ""
 
 
@@ -53,7 +49,7 @@ def read_groups(file: str) -> Pairs:
 
 def _look_up(names: Sequence[str], groups: Mapping[str, str]) -> list[str]:
     """The group of each image; each that is not listed forms its own group."""
-    if unknown := describe_unknown(sorted(groups.keys() - {*names}), names):
+    if unknown := sorted(groups.keys() - {*names}):
         count = plural(len(unknown), "image that is", "images that are")
         raise DataError(
             f"The file of --group-from (in Python, group_from) names {count} not in the data set;"

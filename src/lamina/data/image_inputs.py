@@ -96,7 +96,7 @@ def _search(path: Path) -> tuple[list[Path], list[Problem]]:
             problems += unread
         elif not is_hidden(match.name):
             try:
-                check_image(str(match))
+                check_image(match.name)
                 images.append(match)
             except BadImageError as error:
                 problems.append(Problem(str(match), str(error)))

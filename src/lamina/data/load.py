@@ -33,14 +33,14 @@ from lamina.data.images import (
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
 from lamina.data.sources.drawn import SHAPES, open_shapes
-from lamina.data.sources.interface import Source
+from lamina.data.sources.interface import Arrays, Files, Source
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.published import (
     PUBLISHED,
     download,
     downloaded_path,
     is_offline,
-    list_published,
+    list_digits,
     open_batches,
 )
 from lamina.data.sources.table_files import open_folder, open_table
@@ -247,9 +247,7 @@ def describe_problems(problems: Sequence[Problem]) -> list[str]:
 
 def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Dataset | None:
     """The data set if the cache has it unchanged, otherwise ``None``; no download, no decoding."""
-    is_published = source in ("cifar10", "cifar100")
-    has_path = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
-    if not source or (is_published and not has_path and not downloaded_path(source).exists()):
+    if not source:
         return None
     try:
         name, key, opened, _ = _open(source, contain_files(preparation)[1])
@@ -300,9 +298,10 @@ def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Sourc
         opened = _open_path(path, preparation)
     else:
         where = name = str(source)
-        opened = Source(name, lambda *_: list_published(name))
         if name in SHAPES:
             opened = open_shapes(name, preparation)
+        else:
+            opened = _open_published(name, preparation)
     # Published results use all training images of a named set, so no val is drawn from it by
     # default.
     drawn = preparation
@@ -324,8 +323,6 @@ def _find_path(source: str | Path) -> Path | None:
                 " unset it."
             )
         return path
-    if source in ("cifar10", "cifar100"):
-        return download(str(source))
     if source in NAMES:
         return None
     if source == "":
@@ -348,6 +345,18 @@ def _find_path(source: str | Path) -> Path | None:
         reason = (error.strerror or str(error)).lower()
         raise DataError(f"Cannot read {str(source)[:100]}: {reason}. Check the path.") from None
     return path
+
+
+def _open_published(name: str, preparation: Preparation) -> Source:
+    """Open a named set, which is downloaded when it is read, unless it was before."""
+
+    def read(folder: Path, progress: Progress) -> Files | Arrays:
+        path = download(name)
+        if path.is_dir():
+            return list_digits(path, name)
+        return _open_path(path, preparation).read(folder, progress)
+
+    return Source(PUBLISHED[name].files, read)
 
 
 def _open_path(path: Path, preparation: Preparation) -> Source:

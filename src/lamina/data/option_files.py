@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -58,16 +57,6 @@ def read_pairs(file: str, option: str, column: str, advice: str) -> Pairs:
         )
     named = (dict(zip(columns, row, strict=False)) for row in rows)
     return tuple((row.get("image", ""), row.get(column, "").strip()) for row in named)
-
-
-def describe_unknown(images: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Names that are not in a data set, with suggestions if a spreadsheet may have changed them."""
-    whole = {name.lstrip("0"): name for name in names}
-    meant = [whole.get(image.lstrip("0")) for image in images]
-    return [
-        f"{image} (did you mean {name}? Spreadsheets remove leading zeros)" if name else image
-        for image, name in zip(images, meant, strict=True)
-    ]
 
 
 def _flag(option: str) -> str:

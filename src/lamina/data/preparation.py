@@ -73,9 +73,8 @@ class Preparation:
     group in one split"""
     group_from: Annotated[str | Pairs | None, "a rule or a file"] = None
     """where the group of each image comes from, if not from a column: parent (the name of its
-    folder), stem:_ (its file name up to the last _, or up to another text), regex:PATTERN (the text
-    in the first pair of parentheses, matched in its path in the data set), or a .csv file with the
-    columns image and group"""
+    folder), regex:PATTERN (the text in the first pair of parentheses, matched in its path in the
+    data set), or a .csv file with the columns image and group"""
     fold: str | None = None
     """use the data of one run of a cross-validation: 2/5 trains on train and val except for the
     second of five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on
@@ -130,9 +129,9 @@ class Preparation:
 
 def _check_rule(rule: str) -> None:
     """Raise ``DataError`` unless images can be grouped by this rule."""
-    if is_group_file(rule) or rule == "parent" or re.fullmatch("stem:.+", rule):
+    if is_group_file(rule) or rule == "parent":
         return
-    expected = "expected parent, stem:_ (or another text), regex:PATTERN, or a .csv file"
+    expected = "expected parent, regex:PATTERN, or a .csv file"
     kind, _, pattern = rule.partition(":")
     if kind == "regex":
         try:

@@ -135,21 +135,6 @@ def test_drawn_splits_do_not_depend_on_corrections(tmp_path):
     assert after.corrections.corrected == sum(before.train.targets[:30] == 0)
 
 
-def test_zeros_that_a_spreadsheet_removed_are_named(tmp_path):
-    data = write_numbers(tmp_path)
-    for option, text in (
-        ("labels_from", "image,correct\n12,1\n"),
-        ("group_from", "image,group\n12,a\n"),
-    ):
-        file = tmp_path / f"{option}.csv"
-        file.write_text(text)
-        given = {option: (str(file),) if option == "labels_from" else str(file)}
-        with pytest.raises(
-            DataError, match=r"12 \(did you mean 00012\? Spreadsheets remove leading zeros\)"
-        ):
-            load_data(data, Preparation(**given))
-
-
 def test_images_that_are_gone_are_named_and_counted_each_time(pets):
     text = HEAD + "train/cat/0.png,,,dog\ntrain/cat/gone.png,,,dog\n"
     for _ in range(2):  # the second time from the cache

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lamina.data import find_default_data, load_data
+from lamina.data import Preparation, find_default_data, load_data
+from lamina.data.load import find_prepared
 from lamina.data.sources import published
 from lamina.errors import DataError, LaminaWarning
 from support.table_sources import idx_bytes
@@ -80,13 +81,20 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*"))
 
 
-def test_cifar10_is_downloaded_once_and_announced(served_cifar10: Path, batches, capfd) -> None:
+def test_cifar10_is_downloaded_once_and_announced(
+    served_cifar10: Path, batches, cache: Path, capfd
+) -> None:
     with pytest.warns(LaminaWarning, match=r"^Downloading cifar10 \(170 MB\) from 127\.0\.0\.1\.$"):
         assert find_default_data() == ("cifar10", "downloaded just now")
     served_cifar10.unlink()
 
-    np.testing.assert_array_equal(load_data("cifar10").test.pixels, batches.test)
+    data = load_data("cifar10")
+    np.testing.assert_array_equal(data.test.pixels, batches.test)
     assert find_default_data()[1].startswith("already downloaded to ")
+    (cache / "downloads" / served_cifar10.name).unlink()
+    prepared = find_prepared("cifar10", Preparation(), data.fingerprint)
+    assert prepared is not None
+    assert load_data("cifar10").fingerprint == prepared.fingerprint == data.fingerprint
     assert capfd.readouterr() == ("", "")
 
 

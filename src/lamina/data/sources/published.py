@@ -181,9 +181,8 @@ def _find_reason(error: BaseException, handled: BaseException | None) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def list_published(name: str) -> Arrays:
-    """List the images of ``mnist`` or ``fashion-mnist``, downloading the set if needed."""
-    folder = download(name)
+def list_digits(folder: Path, name: str) -> Arrays:
+    """List the images in the four files of ``mnist`` or ``fashion-mnist``."""
     classes = PUBLISHED[name].classes
     parts: dict[Split | None, Part] = {}
     with readable(folder):
