@@ -126,7 +126,7 @@ def test_sizes_of_layers_are_searched(workplace, image_set):
         "--data",
         image_set,
         "--net-over",
-        "width=2..6",
+        "width=2..60",
         "--trials",
         "2",
         "--name",

@@ -23,7 +23,6 @@ from lamina.studies.experiment import Decision, Experiment, Request, fit_experim
 from lamina.studies.space import (
     Range,
     contains,
-    count_values,
     import_optuna,
     insert_sizes,
     list_ends,
@@ -109,13 +108,6 @@ class Search:
     def ranges(self) -> dict[str, Range]:
         """The ranges of settings and sizes, without those that a function draws from."""
         return {**parse_sizes(self.net_over, str(self.net)), **parse_settings(self.over)}
-
-    @property
-    def most_trials(self) -> float:
-        """The number of different values that can be tried."""
-        if callable(self.net):
-            return math.inf
-        return math.prod(map(count_values, self.ranges.values()))
 
     @cached_property
     def example(self) -> tuple[Experiment, list[Decision]]:

@@ -1,4 +1,4 @@
-"""Search spaces: ranges as on the command line, as Optuna's distributions, and their sampler."""
+"""Ranges of a search: as text on the command line, and as distributions of Optuna."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from lamina.errors import NetError, RecipeError, RunError, check_type, suggest
 from lamina.studies.experiment_text import read_value
-from lamina.training.randomness import derive_seed
 from lamina.training.recipe import Recipe
 
 FIXED = ("seed", "patience", "metric", "aim", "lanes", "device", "precision")
@@ -117,13 +116,6 @@ def list_ends(span: Range) -> Sequence[Any]:
     return getattr(span, "choices", None) or (span.low, span.high)
 
 
-def count_values(span: Range) -> float:
-    """The number of values in a range."""
-    if hasattr(span, "choices"):
-        return len(span.choices)
-    return span.high - span.low + 1 if isinstance(span.low, int) else math.inf
-
-
 def contains(span: Range, value: Any) -> bool:
     """Whether a value, which may come from anywhere, is in a range."""
     if hasattr(span, "choices"):
@@ -132,26 +124,9 @@ def contains(span: Range, value: Any) -> bool:
     return has_type and _is_number(value) and span.low <= value <= span.high
 
 
-def make_sampler(seed: int) -> Any:
-    """Optuna's TPE, with the random numbers of each trial derived from the seed and its number.
-
-    No two workers draw the same values, and a search that goes on does not begin again.
-    """
-    samplers = import_optuna().samplers
-
-    def seed_tpe(what: str) -> Any:
-        number = derive_seed(seed, what) % 2**32
-        return samplers.TPESampler(seed=number, multivariate=True, constant_liar=True)
-
-    class Sampler(samplers.BaseSampler):  # type: ignore[misc, name-defined]
-        def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
-            return seed_tpe("").infer_relative_search_space(study, trial)
-
-        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
-            return seed_tpe(f"trial {trial.number}").sample_relative(study, trial, search_space)
-
-        def sample_independent(self, study: Any, trial: Any, param_name: str, span: Range) -> Any:
-            tpe = seed_tpe(f"trial {trial.number} {param_name}")
-            return tpe.sample_independent(study, trial, param_name, span)
-
-    return Sampler()
+def draw(trial: Any, name: str, span: Range) -> Any:
+    """The value of an Optuna trial in a range: stored with the trial, or drawn now."""
+    if hasattr(span, "choices"):
+        return trial.suggest_categorical(name, span.choices)
+    suggest = trial.suggest_int if isinstance(span.low, int) else trial.suggest_float
+    return suggest(name, span.low, span.high, log=span.log)

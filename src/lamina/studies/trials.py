@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lamina.files import blaming, damaged, read_object, write_json
-from lamina.studies.space import Range, import_optuna, make_sampler
+from lamina.studies.space import Range, draw, import_optuna
 from lamina.studies.storage import CLAIMS, TrialLostError, open_storage, waiting
 from lamina.studies.study import check_settings, parse_event
 from lamina.targets import Score
+from lamina.training.randomness import derive_seed
 from lamina.values import Range as Between
 from lamina.values import from_json_values
 
@@ -185,6 +186,7 @@ class Trials:
     storage: Any  # Optuna's
     study: Any
     folder: Path  # of the runs of this worker
+    seed: int  # of the search
     # of running trials: the last sign of life, and the first and last time, on the clock of this
     # worker, at which this worker saw it
     signs: dict[int, tuple[object, float, float]] = field(default_factory=dict, repr=False)
@@ -206,8 +208,17 @@ class Trials:
     @waiting
     def take(self, ranges: Mapping[str, Range]) -> Any:
         """Take a trial that was given back, or draw a new one."""
-        trial = self.study.ask(dict(ranges))
+        trial = self.study.ask()
         find_run(trial)  # another process may have stored it since the trials were loaded
+        # by the number of the trial, so that no two workers draw the same values, and a search
+        # that goes on does not begin again
+        self.study.sampler = import_optuna().samplers.TPESampler(
+            seed=derive_seed(self.seed, f"trial {trial.number}") % 2**32,
+            multivariate=True,
+            constant_liar=True,
+        )
+        for name, span in ranges.items():
+            draw(trial, name, span)
         now = time.time()
         trial.set_user_attr("began", now)
         trial.set_user_attr("seen", now)
@@ -295,7 +306,7 @@ class Trials:
         claims = import_optuna().create_study(
             storage=self.storage, study_name=name, load_if_exists=True
         )
-        return Trials(self.storage, claims, self.folder)
+        return Trials(self.storage, claims, self.folder, self.seed)
 
     @waiting
     def find_claim(self) -> Any:
@@ -318,7 +329,6 @@ def open_trials(place: str | None, folder: Path, settings: Mapping[str, Any]) ->
         storage=storage,
         study_name=folder.name,
         direction="minimize" if metric.lower_is_better else "maximize",
-        sampler=make_sampler(settings["seed"]),
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=least, reduction_factor=REDUCTION
         ),
@@ -333,7 +343,7 @@ def open_trials(place: str | None, folder: Path, settings: Mapping[str, Any]) ->
         study.set_user_attr("settings", settings)
     else:
         check_settings(f"The study {folder.name} in the storage", stored, settings)
-    return Trials(storage, study, folder)
+    return Trials(storage, study, folder, settings["seed"])
 
 
 def _await_settings(study: Any) -> Any:

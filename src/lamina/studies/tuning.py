@@ -260,15 +260,13 @@ def find_limits(search: Search, trials: int | None, seconds: float | None) -> Li
     return Limits(trials, seconds)
 
 
-def _agree_on_limits(search: Search, limits: Limits, trials: Trials) -> Events[Limits]:
+def _agree_on_limits(limits: Limits, trials: Trials) -> Events[Limits]:
     """Store the given limits; without any, the limits of the study, or the default."""
     if limits == Limits():
         progress = yield from trials.load()
         limits = progress.limits
     if limits == Limits():
         limits = Limits(DEFAULT_TRIALS)
-    if search.most_trials < (limits.trials or math.inf):
-        limits = replace(limits, trials=int(search.most_trials))
     yield from trials.store("limits", asdict(limits))
     return limits
 
@@ -299,7 +297,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
         _create_folder(path, state)
     trials = yield from open_trials(storage, path, settings)
     _create_folder(path, state)
-    limits = yield from _agree_on_limits(search, limits, trials)
+    limits = yield from _agree_on_limits(limits, trials)
     yield from decisions
     recipe = describe_recipe(example.recipe)
     yield Decision("settings", recipe, "of the recipe, except for the searched ones")
