@@ -195,5 +195,5 @@ def _decode(image: ImageLike, wanted: InputFormat) -> ImagePixels:
         return convert_image(image, (height, width), mode, wanted.resize)
     if not isinstance(image, bytes | str | Path):
         raise DataError(f"images must be {IMAGES}, but one of them is {describe_type(image)}.")
-    data = image if isinstance(image, bytes) else read_file(Path(image))
+    data = image if isinstance(image, bytes) else read_file(image)
     return decode_image(data, (height, width), mode, wanted.resize)

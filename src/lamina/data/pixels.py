@@ -119,7 +119,7 @@ def find_own_size(places: Sequence[Place]) -> Size | None:
     sampled = 0
     for file, *span in spread:
         with suppress(BadImageError):
-            decoded = decode_and_measure(read_file(Path(os.fsdecode(file)), *span), SAMPLED_SIZE)
+            decoded = decode_and_measure(read_file(os.fsdecode(file), *span), SAMPLED_SIZE)
             sizes.add((decoded.height_px, decoded.width_px))
             sampled += 1
         if sampled == SAMPLE_IMAGES or len(sizes) > 1:
@@ -148,7 +148,7 @@ def _decode_file(place: Place, size: Size | None, resize: Resize) -> Row:
     file, *span = place
     data = b""
     try:
-        data = read_file(Path(os.fsdecode(file)), *span)
+        data = read_file(os.fsdecode(file), *span)
         pixels, height_px, width_px = decode_and_measure(data, size, resize=resize)
     except BadImageError as error:
         return Stored(_digest(data).hex(), show_name(str(error))), None
