@@ -263,7 +263,7 @@ def test_another_study_images_and_unevaluated_runs_are_refused(pair, image_set):
         run_refused("compare", "first", "second")
         .rstrip()
         .endswith(
-            "runs/second has stored logits for 0 images; a comparison needs at least 2. Run lamina"
+            "runs/second has stored logits for 0 images; at least 2 are needed. Run lamina"
             " resume runs/second to evaluate it."
         )
     )

@@ -14,7 +14,7 @@ from lamina.cli.options import Device, Json, OwnModule, RunFolder
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Images
-from lamina.errors import DataError
+from lamina.errors import DataError, plural
 from lamina.files import open_atomically
 from lamina.text import guard
 
@@ -85,7 +85,7 @@ def run(options: Options, terminal: Terminal) -> int:
 
 def _score_corrected(options: Options, terminal: Terminal) -> int:
     """Score the run on its own images, with corrected labels."""
-    from lamina.runs.run import load_run, score_corrected
+    from lamina.runs.run import correct_outputs, find_outputs, load_run, score_outputs
 
     others = [name for name in options.preparation if name != "labels_from"]
     if others:
@@ -94,9 +94,11 @@ def _score_corrected(options: Options, terminal: Terminal) -> int:
             f" {options.preparation.flags_of(others)}."
         )
     run = load_run(options.run)
-    labels = options.preparation["labels_from"]
-    report, outputs, effect = score_corrected(run, labels, options.split)
-    terminal.remark(f"corrections: {effect}")
+    stored = find_outputs(run, options.split)
+    outputs, effect = correct_outputs(run, stored, options.preparation["labels_from"])
+    report = score_outputs(run, outputs)
+    corrected = plural(effect.corrected, "label", "labels")
+    terminal.remark(f"corrections: {corrected} corrected, {effect.excluded:,} images excluded")
     terminal.say(*str(report).split("\n"))
     if options.output is not None:
         raw = replace(outputs, logits=outputs.raw_logits(run.task))
@@ -179,6 +181,7 @@ def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
 
 def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict[str, Any]:
     """Report how many images are among the run's training images; as JSON values."""
+    from lamina.data.arrays import find_digests
     from lamina.data.load import find_prepared
 
     recorded = run.record.data
@@ -189,8 +192,7 @@ def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict
             " size"
         )
         return {}
-    trained = dataset.train.frame["digest"]
-    count = images.frame["digest"].is_in(trained.implode()).sum()
+    count = int(find_digests(images.pixel_digests, dataset.train.pixel_digests).sum())
     if count:
         terminal.remark(
             f"warning: {count:,} of the {len(images):,} images are also among the training images"

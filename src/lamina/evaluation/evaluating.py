@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ from lamina.evaluation.intervals import (
     Interval,
     number_groups,
 )
-from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired import measure_effect
 from lamina.evaluation.predictions import check_finite
 from lamina.evaluation.report import Baseline, Report, Row
@@ -101,43 +100,23 @@ def score_logits(
     """The report for ``images``, computed in ``seconds``; raises what :func:`evaluate` raises."""
     _check_targets(task, images)
     check_finite(predicted, images)
-    return _report(task, predicted, images.targets, images.groups, images.split, seconds, metrics)
-
-
-def score_outputs(
-    task: Task, outputs: Outputs, metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics
-) -> Report:
-    """The report of stored logits; raises what :func:`evaluate` raises."""
-    predicted = outputs.raw_logits(task)
-    return _report(task, predicted, outputs.targets, outputs.groups, outputs.split, 0.0, metrics)
-
-
-def _report(
-    task: Task,
-    predicted: Float32[np.ndarray, "n k"],
-    array: Targets,
-    image_groups: Sequence[str],
-    split: str,
-    seconds: float,
-    metrics: Mapping[str, OwnMetric],
-) -> Report:
     logits = torch.from_numpy(predicted).double()
-    targets = torch.from_numpy(np.array(array))
+    targets = torch.from_numpy(np.array(images.targets))
     if isinstance(task, MultiLabel) and not targets.any():
         raise DataError(
-            f"None of the {split} images has a label, so the metrics are undefined. "
+            f"None of the {images.split} images has a label, so the metrics are undefined. "
             "Evaluate on a split with labeled images."
         )
     columns = task.to_columns(logits)
     truth = task.to_truth(targets)
-    groups = number_groups(image_groups)
+    groups = number_groups(images.groups)
     own = _measure_own(task, metrics, logits, targets)
     reported = [name for name, metric in METRICS.items() if task.kind.name in metric.reported]
     values = {name: find_value(name, columns, truth) for name in reported}
     return Report(
         kind=task.kind.name,
-        split=split,
-        images=len(logits),
+        split=images.split,
+        images=len(images),
         groups=None if groups is None else len(groups.unique()),
         **_find_score(task, metrics, own, columns, truth, groups),
         loss=task.loss(logits, task.prepare(targets, logits.dtype)).item(),

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import from_numpy
 
 from lamina.data.arrays import find_digests
-from lamina.data.corrections import Effect, Table, correct
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
-from lamina.errors import DataError
 from lamina.evaluation.intervals import Groups, number_groups
 from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
@@ -37,8 +35,8 @@ class Outputs:
         folds: the fold, from 1, whose model did not see the image in training, if the logits come
             from a cross-validation.
         groups: the group of each image; empty if images are not grouped.
-        digests: a digest of each image's pixels, as in ``Images``.
-        seen: whether an image with these pixels is among the training images.
+        digests: a digest of each image's pixels, as in ``Images``; zeros if an image with these
+            pixels is among the training images.
     """
 
     split: Split
@@ -48,7 +46,6 @@ class Outputs:
     folds: Int64[np.ndarray, " n"] | None = None
     groups: tuple[str, ...] = ()
     digests: UInt8[np.ndarray, "n 16"] | None = None
-    seen: Bool[np.ndarray, " n"] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -70,10 +67,9 @@ class Outputs:
         if isinstance(task, Regression):
             logits = task.probabilities(from_numpy(logits).double()).float().numpy()
         digests = None
-        seen = None
         if train is not None:
-            digests = images.pixel_digests
-            seen = find_digests(digests, train.pixel_digests)
+            digests = images.pixel_digests.copy()
+            digests[find_digests(digests, train.pixel_digests)] = 0
         return Outputs(
             images.split,
             logits,
@@ -81,7 +77,6 @@ class Outputs:
             images.names,
             groups=images.groups,
             digests=digests,
-            seen=seen,
         )
 
     @property
@@ -100,33 +95,7 @@ class Outputs:
             folds=None if self.folds is None else self.folds[rows],
             groups=tuple(self.groups[place] for place in places if self.groups),
             digests=None if self.digests is None else self.digests[rows],
-            seen=None if self.seen is None else self.seen[rows],
         )
-
-    def correct(self, tables: Sequence[Table], names: Sequence[str]) -> tuple[Outputs, Effect]:
-        """The outputs with corrected targets, from tables that may name other images, too.
-
-        Args:
-            tables: as :func:`~lamina.data.corrections.contain_files` returns them.
-            names: the target names.
-
-        Raises:
-            DataError: no image is in the tables, or a label is unknown.
-        """
-        known = set(self.names)
-        listed = [
-            (file, tuple(entry for entry in entries if entry[0] in known))
-            for file, entries in tables
-        ]
-        listed = [(file, entries) for file, entries in listed if entries]
-        if not listed:
-            raise DataError(
-                f"The table of corrections names none of the {len(known):,} {self.split} images."
-                f" Use names such as {self.names[0]}, or another split."
-            )
-        targets, are_kept, effect = correct(listed, self.names, self.targets, names)
-        corrected = replace(self, targets=targets).take(np.flatnonzero(are_kept))
-        return corrected, effect
 
     def raw_logits(self, task: Task) -> Float32[np.ndarray, "n k"]:
         """The input of the task's loss: the logits; for regression, standardized numbers."""
@@ -165,9 +134,8 @@ def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
         arrays[f"{part.split}_names"] = np.array(part.names, np.str_)
         if part.folds is not None:
             arrays[f"{part.split}_folds"] = part.folds
-        if part.digests is not None and part.seen is not None:
+        if part.digests is not None:
             arrays[f"{part.split}_digests"] = part.digests
-            arrays[f"{part.split}_seen"] = part.seen
         if part.groups:
             arrays[f"{part.split}_groups"] = np.array(part.groups, np.str_)
     file = io.BytesIO()
@@ -200,7 +168,6 @@ def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:
     folds = arrays.pop(f"{split}_folds", None)
     groups = arrays.pop(f"{split}_groups", None)
     digests = arrays.pop(f"{split}_digests", None)
-    seen = arrays.pop(f"{split}_seen", None)
     fits = (
         logits.dtype == np.float32
         and logits.ndim == 2
@@ -211,7 +178,6 @@ def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:
         and (folds is None or (folds.dtype == np.int64 and folds.shape == names.shape))
         and (groups is None or (groups.dtype.kind == "U" and groups.shape == names.shape))
         and (digests is None or (digests.dtype == np.uint8 and digests.shape == (len(names), 16)))
-        and (seen is None or (seen.dtype == np.bool_ and seen.shape == names.shape))
     )
     if not fits:
         stored = [f"{array.dtype} of shape {array.shape}" for array in (logits, targets, names)]
@@ -220,5 +186,4 @@ def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:
             f" {', '.join(stored)}"
         )
     by_image = () if groups is None else tuple(groups.tolist())
-    named = tuple(names.tolist())
-    return Outputs(split, logits, targets, named, folds, by_image, digests, seen)
+    return Outputs(split, logits, targets, tuple(names.tolist()), folds, by_image, digests)

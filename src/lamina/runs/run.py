@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 
 from lamina.data import NAMES, Dataset, Images, load_data
-from lamina.data.corrections import Effect, contain_files
+from lamina.data.corrections import Effect, contain_files, correct
 from lamina.data.description import describe_data, describe_reading
 from lamina.data.image_inputs import ImageLike, find_images, list_images
 from lamina.data.images import OTHER_FILE
@@ -28,7 +29,7 @@ from lamina.data.preparation import Preparation
 from lamina.data.splits import Split
 from lamina.errors import DataError, LaminaError, RunError, escape, name_some, suggest, warn
 from lamina.evaluation.calibration import Calibration
-from lamina.evaluation.evaluating import score_outputs
+from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import Prediction, Predictions
 from lamina.evaluation.predictor import Predictor
@@ -256,7 +257,8 @@ class Run:
                 or has changed, or another process is training the run.
         """
         if labels is not None:
-            return score_corrected(self, [str(labels)])[0]
+            outputs, _ = correct_outputs(self, find_outputs(self), [str(labels)])
+            return score_outputs(self, outputs)
         dataset = find_dataset(self, data)
         with self.folder.lock():
             model = self.load_model().to(choose_again(self.record.device).value)
@@ -833,20 +835,42 @@ def count_planned(record: RunRecord, epochs: Sequence[Row]) -> int | None:
     return planned
 
 
-def score_corrected(
-    run: Run, labels: Sequence[str], split: Split | None = None
-) -> tuple[Report, Outputs, Effect]:
-    """The report of stored logits with corrected labels, the outputs, and what was corrected."""
-    stored = run.outputs
-    outputs = stored.get(split) if split else stored.get("test", stored.get("val"))
-    if outputs is None:
+def correct_outputs(run: Run, outputs: Outputs, labels: Sequence[str]) -> tuple[Outputs, Effect]:
+    """Stored logits with labels from tables of corrections, and what was corrected."""
+    tables, _ = contain_files(Preparation(labels_from=tuple(labels)))
+    names = run.record.task.target_names
+    targets, are_kept, effect = correct(tables, outputs.names, outputs.targets, names)
+    return replace(outputs, targets=targets).take(np.flatnonzero(are_kept)), effect
+
+
+def score_outputs(run: Run, outputs: Outputs) -> Report:
+    """The report of stored logits, whose pixels are not needed."""
+    images = Images(
+        pixels=np.zeros((len(outputs.names), 1, 1, 1), np.uint8),
+        targets=outputs.targets,
+        target_names=run.record.task.target_names,
+        names=outputs.names,
+        split=outputs.split,
+        groups=outputs.groups,
+    )
+    logits = outputs.raw_logits(run.task)
+    report = score_logits(run.task, logits, images, 0.0, run.parts.metrics)
+    return replace(report, data_name=run.record.data.name)
+
+
+def find_outputs(run: Run, split: Split | None = None) -> Outputs:
+    """The stored logits of a split, by default of the images that a run was last evaluated on."""
+    outputs = run.outputs.get(split or "test")
+    if outputs is None and split is None:
+        outputs = run.outputs.get("val")
+    if outputs is None or len(outputs.names) < 2:
+        what = f"{split} images" if split else "images"
         raise RunError(
-            f"{run.path} has no stored logits of {split or 'test or val'} images.",
+            f"{run.path} has stored logits for {0 if outputs is None else 1} {what}; at least 2"
+            " are needed.",
             remedy=f"Run lamina resume {run.path} to evaluate it.",
         )
-    tables, _ = contain_files(Preparation(labels_from=tuple(labels)))
-    corrected, effect = outputs.correct(tables, run.record.task.target_names)
-    return score_outputs(run.task, corrected, run.parts.metrics), corrected, effect
+    return outputs
 
 
 def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:

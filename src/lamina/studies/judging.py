@@ -10,12 +10,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lamina.data.corrections import contain_files
-from lamina.data.preparation import Preparation
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.comparing import ScoreTables, compare_tables
 from lamina.evaluation.intervals import ALPHA
-from lamina.evaluation.outputs import Outputs, join_folds
+from lamina.evaluation.outputs import join_folds
 from lamina.evaluation.paired import (
     find_metric,
     measure_outputs,
@@ -23,14 +21,8 @@ from lamina.evaluation.paired import (
     seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.evaluation.shared_images import (
-    Evaluated,
-    are_alike,
-    describe_sharing,
-    share_images,
-    use_newest_targets,
-)
-from lamina.runs.run import Run
+from lamina.evaluation.shared_images import Evaluated, Rest, Sharing, are_alike, share_images
+from lamina.runs.run import Run, correct_outputs, find_outputs
 
 
 def compare_stored(
@@ -88,11 +80,11 @@ def judge_runs(
     for run in itertools.chain(*runs.values()):
         check_same_metric(run, first)
     evaluated = [find_evaluated(run, labels) for run in itertools.chain(*runs.values())]
-    shared = evaluated
-    is_shared = not are_alike(evaluated)
-    if is_shared:
-        shared = share_images(evaluated)
-    judged = use_newest_targets(shared)
+    judged = evaluated
+    rests: list[Rest] = []
+    classes: tuple[str, ...] = ()
+    if not are_alike(evaluated):
+        judged, rests, classes = share_images(evaluated)
     by_run = [score_images(run.task, run.outputs) for run in judged]
     seeds = len(reference)
     starts = range(0, len(by_run), seeds)
@@ -109,14 +101,12 @@ def judge_runs(
         step=measure_outputs(last.task, last.outputs).step,
     )
     comparisons = compare_tables(tables, margin, alpha, last_alpha)
-    if not is_shared:
+    if not rests:
         return comparisons
-    described = []
-    for comparison, start in zip(comparisons, starts, strict=False):
-        pair = (evaluated[start], evaluated[-seeds])
-        sharing = describe_sharing(pair, (shared[start], shared[-seeds]))
-        described.append(replace(comparison, sharing=sharing))
-    return described
+    return [
+        replace(comparison, sharing=Sharing(rests[start], rests[-seeds], classes))
+        for comparison, start in zip(comparisons, starts, strict=False)
+    ]
 
 
 def judge_folds(
@@ -182,25 +172,12 @@ def mean_seconds(runs: Sequence[Run]) -> float:
     )
 
 
-def find_outputs(run: Run) -> Outputs:
-    """The stored logits of the images that a run was last evaluated on."""
-    outputs = run.outputs.get("test", run.outputs.get("val"))
-    if outputs is None or len(outputs.names) < 2:
-        raise RunError(
-            f"{run.path} has stored logits for {0 if outputs is None else 1} images; a comparison"
-            f" needs at least 2.",
-            remedy=f"Run lamina resume {run.path} to evaluate it.",
-        )
-    return outputs
-
-
 def find_evaluated(run: Run, labels: Sequence[str] = ()) -> Evaluated:
     """What a run predicts for the images that it was last evaluated on."""
     data = run.record.data
     outputs = find_outputs(run)
     if labels:
-        tables, _ = contain_files(Preparation(labels_from=tuple(labels)))
-        outputs, _ = outputs.correct(tables, run.record.task.target_names)
+        outputs, _ = correct_outputs(run, outputs, labels)
     return Evaluated(
         name=str(run.path),
         task=run.task,

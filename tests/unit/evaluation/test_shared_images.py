@@ -12,9 +12,9 @@ from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.shared_images import (
     Evaluated,
-    describe_sharing,
+    Rest,
+    Sharing,
     share_images,
-    use_newest_targets,
 )
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
@@ -23,7 +23,8 @@ CLASSES = SingleLabel(("cat", "dog", "owl"), (0.3, 0.3, 0.4))
 
 def digest(numbers: np.ndarray) -> np.ndarray:
     """A digest for each number of an image."""
-    return np.repeat(np.asarray(numbers, "<u8")[:, None].view(np.uint8), 2, axis=1)
+    words = np.asarray(numbers, "<u8")[:, None] + 1  # zeros mark images of train
+    return np.repeat(words.view(np.uint8), 2, axis=1)
 
 
 def evaluate(
@@ -37,14 +38,14 @@ def evaluate(
 ) -> Evaluated:
     """A run that was tested on the images with these numbers; its logits are random."""
     logits = np.random.default_rng(seed).normal(size=(len(images), task.outputs))
-    seen = changed.pop("seen", np.zeros(len(images), np.bool_))
+    digests = digest(images)
+    digests[changed.pop("seen", [])] = 0
     outputs = Outputs(
         "test",
         logits.astype(np.float32),
         targets,
         changed.pop("names", tuple(f"{name}/{number}" for number in images)),
-        digests=digest(images),
-        seen=seen,
+        digests=digests,
     )
     values = {"source": f"/data/{name}", "resizing": ((3, 32, 32), "crop"), "created": name}
     return Evaluated(name=name, task=task, outputs=outputs, **values | changed)
@@ -63,12 +64,11 @@ def test_grown_and_corrected_data_are_compared_on_the_shared_images_by_the_newer
     is_corrected = np.isin(new_images, (3, 4, 5))
     new_targets[is_corrected] = (new_targets[is_corrected] + 1) % 3
     pair = [evaluate("1", old_images, old_targets), evaluate("2", new_images, new_targets, seed=1)]
-    shared = share_images(pair)
+    shared, rests, classes = share_images(pair)
     assert list_pairs(shared) == sorted((f"1/{number}", f"2/{number}") for number in range(1, 36))
-    sharing = describe_sharing(pair, shared)
-    assert (sharing.corrected, sharing.a_alone, sharing.b_alone) == (3, 1, 5)
-    assert sharing.classes == ()
-    old, new = use_newest_targets(shared)
+    assert [(rest.corrected, rest.images) for rest in rests] == [(3, 1), (0, 5)]
+    assert classes == ()
+    old, new = shared
     truth = {number: number % 3 for number in range(36)} | {3: 1, 4: 2, 5: 0}
     for run, original in ((old, pair[0]), (new, pair[1])):
         rows = {name: row for row, name in enumerate(original.outputs.names)}
@@ -79,11 +79,11 @@ def test_grown_and_corrected_data_are_compared_on_the_shared_images_by_the_newer
         assert score_images(run.task, run.outputs).tolist() == expected
     alone = [number > 35 for number in new_images]
     chosen = pair[1].outputs.logits[alone].argmax(axis=1)
-    assert sharing.b_score == pytest.approx((chosen == new_targets[alone]).mean())
-    lines = sharing.lines("accuracy")
+    assert rests[1].score == pytest.approx((chosen == new_targets[alone]).mean())
+    lines = Sharing(*rests, classes).lines("accuracy")
     assert "3 labels were corrected" in lines[0]
     assert lines[1].startswith("only A has 1 other image: accuracy ")
-    assert lines[2] == f"only B has 5 other images: accuracy {100 * sharing.b_score:.2f} %"
+    assert lines[2] == f"only B has 5 other images: accuracy {100 * rests[1].score:.2f} %"
 
 
 def test_the_targets_of_the_newest_run_count_in_either_order():
@@ -91,7 +91,7 @@ def test_the_targets_of_the_newest_run_count_in_either_order():
     first = evaluate("1", images, images % 3, created="2026-02-01")
     second = evaluate("2", images, (images + 1) % 3, created="2026-01-01")
     for pair in ([first, second], [second, first]):
-        for run in use_newest_targets(share_images(pair)):
+        for run in share_images(pair)[0]:
             assert sorted(run.outputs.targets.tolist()) == sorted((images % 3).tolist())
             numbers = [int(name[2:]) for name in run.outputs.names]
             assert run.outputs.targets.tolist() == [number % 3 for number in numbers]
@@ -100,10 +100,10 @@ def test_the_targets_of_the_newest_run_count_in_either_order():
 def test_images_that_a_run_was_trained_on_are_left_out():
     images = np.arange(20)
     pair = [
-        evaluate("1", images, images % 3, seen=images == 4),
-        evaluate("2", images, images % 3, seen=images == 7),
+        evaluate("1", images, images % 3, seen=[4]),
+        evaluate("2", images, images % 3, seen=[7]),
     ]
-    names = {name for name, _ in list_pairs(share_images(pair))}
+    names = {name for name, _ in list_pairs(share_images(pair)[0])}
     assert names == {f"1/{number}" for number in range(20)} - {"1/4", "1/7"}
 
 
@@ -117,19 +117,13 @@ def test_fewer_than_ten_shared_images_are_refused_with_the_numbers():
         share_images(pair)
 
 
-def test_copies_of_an_image_are_paired():
-    images = np.repeat(np.arange(6), 2)
-    pair = [evaluate("1", images, images % 3), evaluate("2", images[::-1], images[::-1] % 3)]
-    assert len(list_pairs(share_images(pair))) == 12
-
-
 def test_images_of_one_source_that_were_resized_differently_are_found_by_name():
     names = tuple(f"cat/{number}.png" for number in range(20))
     source = {"source": "/photos", "names": names}
     first = evaluate("1", np.arange(20), np.arange(20) % 3, **source)
     large = {**source, "resizing": ((3, 64, 64), "crop")}
     second = evaluate("2", np.arange(20) + 100, np.arange(20) % 3, **large)
-    assert list_pairs(share_images([first, second])) == sorted(zip(names, names, strict=True))
+    assert list_pairs(share_images([first, second])[0]) == sorted(zip(names, names, strict=True))
     elsewhere = replace(second, source="/other")
     with pytest.raises(DataError, match="0 are in all of them"):
         share_images([first, elsewhere])
@@ -142,13 +136,11 @@ def test_runs_with_different_classes_are_compared_on_those_that_both_know():
     targets = np.array([1, 3, 2])[images % 3]
     targets[:8] = 0  # they are bees now
     new = evaluate("2", images, targets, task=more, seed=1)
-    shared = share_images([old, new])
-    sharing = describe_sharing([old, new], shared)
-    assert sharing.classes == ("cat", "owl", "dog") and sharing.corrected == 0
-    assert "only the classes that both know: cat, owl, dog" in sharing.lines("accuracy")
-    for run, original, columns in zip(
-        use_newest_targets(shared), (old, new), ([0, 2, 1], [1, 2, 3]), strict=True
-    ):
+    shared, rests, classes = share_images([old, new])
+    assert classes == ("cat", "owl", "dog") and rests == [Rest(0, 0, None)] * 2
+    lines = Sharing(*rests, classes).lines("accuracy")
+    assert "only the classes that both know: cat, owl, dog" in lines
+    for run, original, columns in zip(shared, (old, new), ([0, 2, 1], [1, 2, 3]), strict=True):
         assert [int(name[2:]) for name in run.outputs.names] == list(range(8, 40))
         chosen = original.outputs.logits[8:][:, columns].argmax(axis=1)
         expected = chosen == np.array([0, 2, 1])[images[8:] % 3]
@@ -165,10 +157,11 @@ def test_labels_that_both_know_and_other_questions():
     old = evaluate("1", images, generator.random((30, 2)) < 0.5, task=task)
     more = MultiLabel(("sky", "sun"), (0.5, 0.5))
     new = evaluate("2", images, generator.random((30, 2)) < 0.5, task=more)
-    first, second = share_images([old, new])
+    (first, second), _, _ = share_images([old, new])
     assert first.task == MultiLabel(("sky",), (0.5,), (2.0,), (0.6,))
     assert first.outputs.logits.tolist() == old.outputs.logits[:, 1:].tolist()
-    assert second.outputs.targets.tolist() == new.outputs.targets[:, :1].tolist()
+    for run in (first, second):
+        assert run.outputs.targets.tolist() == new.outputs.targets[:, :1].tolist()
     question = evaluate("1", images, images % 2 == 0, task=Binary(("is it a cat?",), (0.5,)))
     other = evaluate("2", images, images % 2 == 0, task=Binary(("is it a dog?",), (0.5,)))
     with pytest.raises(DataError, match="different binary targets"):
@@ -192,7 +185,7 @@ def test_equal_nets_on_corrected_and_grown_data_seldom_differ():
             noise = generator.normal(size=(len(numbers), 3))
             run.outputs.logits[:] = noise
             run.outputs.logits[np.arange(len(numbers)), truth[numbers]] += ease[numbers]
-        first, second = use_newest_targets(share_images(pair))
+        (first, second), _, _ = share_images(pair)
         differences = score_images(first.task, first.outputs)
         differences -= score_images(second.task, second.outputs)
         claims += measure_effect(differences[None]).judge(0.005) in ("better", "worse")

@@ -35,7 +35,6 @@ from lamina.evaluation.shared_images import (
     Evaluated,
     are_alike,
     share_images,
-    use_newest_targets,
 )
 from lamina.insight.confusions import find_confusions
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
@@ -43,8 +42,8 @@ from lamina.insight.units import cut_patch, inspect_layers, measure_responses
 from lamina.runs.differences import compare_runs
 from lamina.runs.folder import RunFolder
 from lamina.runs.record import DataOrigin
-from lamina.runs.run import Run, find_dataset, load_run
-from lamina.studies.judging import find_evaluated, find_outputs, judge_runs
+from lamina.runs.run import Run, find_dataset, find_outputs, load_run
+from lamina.studies.judging import find_evaluated, judge_runs
 from lamina.targets import REGRESSION
 from lamina.text import escape
 from lamina.training.task import Task
@@ -354,7 +353,7 @@ def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
     pair = [find_evaluated(opened.run), find_evaluated(base.run)]
     shared: list[Evaluated] = pair
     if not are_alike(pair):
-        shared = use_newest_targets(share_images(pair))
+        shared, _, _ = share_images(pair)
     first, second = shared
     differing = find_differing(first.task, first.outputs, second.task, second.outputs)
     groups = []
