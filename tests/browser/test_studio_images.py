@@ -31,7 +31,7 @@ def show_one_issue_at_a_time(route: Route) -> None:
 
 def test_labels_worth_checking_are_corrected_and_shown_again(studio_page: Page, studio: Studio):
     write_classes(studio.folder / "swapped", count=60, swapped=4)
-    studio_page.route("**/labels.js", show_one_issue_at_a_time)
+    studio_page.route("**/views/labels.js", show_one_issue_at_a_time)
     studio_page.reload()
     studio_page.get_by_role("combobox", name="Data").select_option("swapped")
     studio_page.get_by_role("button", name="Check the labels").click()

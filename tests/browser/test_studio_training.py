@@ -276,7 +276,7 @@ def refresh_sooner(route: Route) -> None:
 def test_the_page_shows_and_changes_only_the_selected_run(studio_page: Page, studio: Studio):
     studio.copy_runs(train_quickly(lr=1e-5), "slow")
     studio.copy_runs(train_quickly(lr=0.01), "quick")
-    studio_page.route("**/runs.js", refresh_sooner)
+    studio_page.route("**/actions/runs.js", refresh_sooner)
     studio_page.reload()
     runs = open_runs(studio_page)
     runs.get_by_role("button", name="slow").click()

@@ -6,8 +6,9 @@ import { test } from "node:test";
 import vm from "node:vm";
 
 import { describe } from "../../src/lamina/deploy/serve/page/predictions.js";
-import { listSeries } from "../../src/lamina/deploy/studio/page/curves.js";
-import { findJob, isActive, state } from "../../src/lamina/deploy/studio/page/store.js";
+import { useRecipe } from "../../src/lamina/deploy/studio/page/actions/plan.js";
+import { listSeries } from "../../src/lamina/deploy/studio/page/views/curves.js";
+import { change, findJob, isActive, state } from "../../src/lamina/deploy/studio/page/state.js";
 import { count, duration, percent, plain, short } from "../../src/lamina/deploy/web/page/parts.js";
 import { html } from "../../src/lamina/deploy/web/page/preact.js";
 
@@ -124,4 +125,20 @@ test("the documented browser code decides as lamina predict does", () => {
   const labels = decide("multi-label", ["wet", "red"], [0.9, 0.1], [0.5, 0.05]);
   assert.deepEqual([...labels], ["wet", "red"]);
   assert.equal(decide("regression", ["cm"], [3], []), undefined);
+});
+
+test("the settings of a run are not filled in for a data set that was chosen meanwhile", async () => {
+  globalThis.requestAnimationFrame = () => 1;
+  const begin = () => {
+    change({ source: "mnist", preview: null, reading: { downloadMb: 12 } });
+    return useRecipe({ lr: "0.5", seed: "None" });
+  };
+  let filling = begin();
+  change({ preview: { images: {} } });
+  await filling;
+  assert.deepEqual(state.values, { lr: "0.5" });
+  filling = begin();
+  change({ source: "shapes" }); // mnist is never downloaded
+  await filling;
+  assert.deepEqual(state.values, {});
 });

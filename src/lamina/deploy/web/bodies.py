@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -67,10 +68,12 @@ def list_assets(*packages: str) -> list[Route]:
     """Routes for the files of the pages of packages: the only files that a server reads."""
     routes = []
     for package in packages:
-        for file in files(package).joinpath("page").iterdir():
-            ending = file.name.rpartition(".")[2]
+        page = Path(str(files(package)), "page")
+        for file in page.rglob("*.*"):
+            ending = file.suffix.removeprefix(".")
             if ending in TYPES:
-                path = "/" if file.name == "index.html" else f"/{file.name}"
+                name = file.relative_to(page).as_posix()
+                path = "/" if name == "index.html" else f"/{name}"
                 routes.append(Route(path, send_bytes(file.read_bytes(), TYPES[ending])))
     return routes
 

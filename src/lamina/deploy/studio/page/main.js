@@ -1,21 +1,22 @@
 // The page: starts with the state of the studio, passes on its events, and keeps what outlives a reload.
 
+import { receiveClasses } from "./actions/classes.js";
+import { receiveData, useSource } from "./actions/data.js";
+import { receiveLabels } from "./actions/labels.js";
+import { receiveLessons } from "./actions/lessons.js";
+import { startNet } from "./actions/net.js";
+import { recoverRuns, selectRun } from "./actions/runs.js";
+import { receiveTake } from "./actions/take.js";
+import { receiveTraining } from "./actions/training.js";
 import { ask, openEvents } from "./api.js";
-import { App, NEEDS_TOKEN } from "./app.js";
-import { receiveClasses } from "./classes.js";
-import { findSource, receiveData, useSource } from "./data.js";
-import { receiveLabels } from "./labels.js";
-import { receiveLessons } from "./lessons.js";
-import { startNet } from "./net.js";
 import { html, render } from "./preact.js";
 import { load, save } from "./request.js";
-import { recoverRuns, selectRun } from "./runs.js";
-import { change, mount, state } from "./store.js";
-import { receiveTake } from "./take.js";
-import { receiveTraining } from "./training.js";
+import { change, findSource, mount, state } from "./state.js";
+import { App, NEEDS_TOKEN } from "./views/app.js";
 
 const RECEIVERS = [receiveData, receiveClasses, receiveLabels, receiveTraining, receiveTake, receiveLessons];
 const RETRY_MS = 1000;
+
 // fields of the state that outlive a reload, in the storage of this tab
 const STORED = ["step", "tab", "source", "sizePx", "val", "values", "recipeName", "time", "runName", "selected"];
 

@@ -7,6 +7,7 @@ const FILTERS = [16, 32, 64].map((filters) => `Conv2d(${filters}, 3, stride=2, p
 const PLAIN = `${FILTERS.join(", ")}, Flatten(), Linear(64), ReLU(), Output()`;
 const NORMALIZED = PLAIN.replaceAll("ReLU()", "BatchNorm(), ReLU()");
 const RECIPE = { epochs: "8", batch_size: "100" };
+
 // Choices: a text, the least accuracy, and the first that is too large.
 const offerRanges = (low, middle, high) => [
   [`under ${low} %`, 0, low / 100],
@@ -15,6 +16,7 @@ const offerRanges = (low, middle, high) => [
   [`over ${high} %`, high / 100, 1.01],
 ];
 const RANGES = offerRanges(20, 40, 55);
+
 // What to see: a title of the page, its place, and what is there.
 const CURVES = ["Training", { tab: "training" }, "how loss and accuracy change with each epoch"];
 const LAYERS = ["Net", { step: "net" }, "open a card for its parameters, multiply-adds and time"];

@@ -1,7 +1,7 @@
 // What takes longer about one prediction: its evidence in the image, and similar training images.
 
-import { Button, Note, Outcome, Picture, Table, count, percent, useRequest } from "./parts.js";
-import { html } from "./preact.js";
+import { Button, Note, Outcome, Picture, Table, count, percent, useRequest } from "../parts.js";
+import { html } from "../preact.js";
 
 // Buttons for what can be asked about the image that `send` sends, and the results.
 export function Explanations({ send }) {

@@ -1,12 +1,12 @@
 // Try it: the net on an image of one's own.
 
-import { post } from "./api.js";
+import { post } from "../api.js";
+import { ImageForm } from "../image-form.js";
+import { Note } from "../parts.js";
+import { html, useState } from "../preact.js";
+import { state } from "../state.js";
 import { Inside } from "./closer.js";
 import { Explanations } from "./explanations.js";
-import { ImageForm } from "./image-form.js";
-import { Note } from "./parts.js";
-import { html, useState } from "./preact.js";
-import { state } from "./store.js";
 
 const LIMIT_BYTES = 32e6;
 

@@ -100,3 +100,37 @@ export function findSelected() {
 export function listTrainings() {
   return [...state.jobs.values()].filter((job) => job.run && isActive(job));
 }
+
+export function findSource(source = state.source) {
+  return state.sources.find((known) => known.source === source);
+}
+
+// How the data set is loaded, for the studio's commands. Published sets have no val split, which
+// the curves need; for others, lamina draws one.
+export function describeSource() {
+  const size = state.sizePx.trim(); // if it is no number, lamina says so
+  return {
+    source: state.source,
+    size_px: Number(size) || size || null,
+    val: state.val.trim() || (findSource()?.is_built_in ? "0.1" : ""),
+  };
+}
+
+// Whether nothing of a training is left to do, also after Finish now.
+export function hasEnded(run) {
+  return run.is_finished || run.score !== null;
+}
+
+// The fields that were filled in, by name; lamina's choice has none.
+export function readFields() {
+  if (state.net.isChosen) return {};
+  const filled = Object.entries(state.values).map(([name, value]) => [name, value.trim()]);
+  return Object.fromEntries(filled.filter(([, value]) => value));
+}
+
+// What the steps say: the images, the net and the fields.
+export function readSteps() {
+  const { text, preset, isChosen } = state.net;
+  const fields = { ...readFields(), recipe: preset && state.recipeName, time: state.time.trim() };
+  return { ...describeSource(), net: isChosen ? "" : preset || text, fields };
+}

@@ -1,11 +1,11 @@
 // Compare: the runs that are ticked in the list; the selected one, too, unless two others are.
 
-import { askLast } from "./api.js";
+import { reloadRun } from "../actions/runs.js";
+import { askLast } from "../api.js";
+import { Details, Note, Outcome, Table, count, plural, useLoaded } from "../parts.js";
+import { html } from "../preact.js";
+import { change, state } from "../state.js";
 import { Gallery } from "./closer.js";
-import { Details, Note, Outcome, Table, count, plural, useLoaded } from "./parts.js";
-import { html } from "./preact.js";
-import { reloadRun } from "./runs.js";
-import { change, state } from "./store.js";
 
 export function Compare({ run: selected }) {
   const ticked = [...state.compared].filter(findRun);

@@ -1,24 +1,14 @@
-// Step 2: the net. Cards and Python are two views of one value, which the studio parses.
+// Actions on the net: type, choose and edit it, and draw what it makes of an image untrained.
 
-import { ask, askLast } from "./api.js";
-import { AddLayer, Cards } from "./cards.js";
-import { describeSource } from "./data.js";
-import { Flow } from "./flow.js";
-import { Button, Details, Note, Problem, plural, short } from "./parts.js";
-import { html, useEffect } from "./preact.js";
-import { refreshPlan, useRecipeOf } from "./recipe.js";
-import { change, changePart, state } from "./store.js";
+import { ask, askLast } from "../api.js";
+import { change, changePart, describeSource, state } from "../state.js";
+import { refreshPlan, useRecipeOf } from "./plan.js";
 
 export const CHOOSE = "choose";
 export const CHOOSING_TIME = "5m";
-export const CHOSEN =
-  "lamina tries several nets on your images and trains the best within the time limit. " +
-  "It chooses the image size and all settings, too.";
 const FIRST = "cnn";
 const OWN = "Flatten(), Output()";
-const WAIT_MS = 250; // after the last key
-const KINDS = { cnn: "convolutions", mlp: "no convolutions", photo: "for photos" };
-const SIZES = { s: "small", m: "medium", l: "large" };
+export const WAIT_MS = 250; // after the last key
 let timer = 0;
 let asked = 0; // number of the last request, whose response counts
 let typed = 0; // number of the last text or preset
@@ -56,7 +46,7 @@ export function refreshNet() {
   reading = reading.then(() => state.net.isChosen || parse(state.net.typed ?? state.net.text));
 }
 
-function type({ target }) {
+export function type({ target }) {
   clearTimeout(timer);
   asked += 1; // a response on its way must not replace what is typed
   timer = setTimeout(settleNet, WAIT_MS);
@@ -127,18 +117,18 @@ function writeCards() {
 }
 
 // For which layers and data drawings are; "" if there can be none.
-function findKey() {
+export function findKey() {
   const { net, preview } = state;
   const hasCosts = preview && !net.isChosen && !net.problem && net.cards.length > 0;
   return hasCosts ? JSON.stringify([writeCards(), preview.shape, preview.outputs, describeSource()]) : "";
 }
 
 // Draws what the untrained net makes of an image.
-async function draw(key) {
+export async function draw(key) {
   if (key && state.forward?.key !== key) await drawExample(state.forward?.row ?? 0);
 }
 
-async function drawExample(row) {
+export async function drawExample(row) {
   const key = findKey();
   const ids = state.net.cards.map(({ id }) => id);
   const values = { ...describeSource(), text: writeCards(), row: row % state.preview.images.train };
@@ -146,62 +136,4 @@ async function drawExample(row) {
   if (!example || key !== findKey()) return;
   const drawings = Object.fromEntries(example.layers.map((layer, place) => [ids[place], layer]));
   change({ forward: { key, row, image: example.image, drawings } });
-}
-
-export function summarizeNet() {
-  const { isChosen, preset, cards, parameters, problem } = state.net;
-  if (isChosen) return "chosen by lamina";
-  if (problem) return "not valid yet";
-  return `${preset || plural(cards.length, "layer")}, ${short(parameters)} parameters`;
-}
-
-function describeCosts() {
-  const { cards, parameters, multiplyAdds } = state.net;
-  const size = `${plural(cards.length, "layer")}, ${short(parameters)} parameters`;
-  return `${size}, ${short(multiplyAdds)} multiply-adds per image.`;
-}
-
-function describePreset(name) {
-  const [kind, size] = name.split("-");
-  const words = [SIZES[size], KINDS[kind]].filter(Boolean).join(", ");
-  return words ? `${name}: ${words}` : name;
-}
-
-export function NetStep() {
-  const { preset, isChosen } = state.net;
-  const presets = state.presets.map(({ name }) => [name, describePreset(name)]);
-  const options = [[CHOOSE, "Choose for me"], ...presets, ["", "your own layers"]];
-  return html`
-    <div class="row">
-      <label for="preset">Start from</label>
-      <select id="preset" value=${isChosen ? CHOOSE : preset} onChange=${({ target }) => usePreset(target.value)}>
-        ${options.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
-      </select>
-    </div>
-    ${isChosen ? html`<${Note} id="net-chosen">${CHOSEN}</${Note}>` : html`<${Layers} />`}
-  `;
-}
-
-function Layers() {
-  const { text, typed: typedText, problem, cards } = state.net;
-  const key = findKey();
-  useEffect(() => {
-    const waiting = setTimeout(() => draw(key), 2 * WAIT_MS);
-    return () => clearTimeout(waiting);
-  }, [key]);
-  const isShown = cards.some((card) => card.problem && problem?.includes(card.problem)); // on its card
-  const showAnother = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
-  return html`
-    <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
-    <${Note} id="net-total">${key && describeCosts()}</${Note}>
-    <${Button} small disabled=${!state.forward || !key} onClick=${showAnother}>Another image</${Button}>
-    <${Cards} cards=${cards} />
-    <${AddLayer} cards=${cards} />
-    <${Problem} id="net-problem" text=${isShown ? null : problem} />
-    <${Details} summary="As Python">
-      <label for="python" class="note">The same layers as text. What you change here changes the cards.</label>
-      <textarea id="python" rows="7" spellcheck=${false} aria-label="Python" aria-invalid=${Boolean(problem)}
-        value=${typedText ?? text} onInput=${type}></textarea>
-    </${Details}>
-  `;
 }

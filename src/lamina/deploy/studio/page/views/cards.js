@@ -1,12 +1,14 @@
 // The cards of the net: one for each layer, which opens to change it. Every edit passes `edit`.
 
-import { edit, makeId } from "./net.js";
-import { Button, Details, Note, Problem, Units, count, plain, plural, short } from "./parts.js";
-import { html, useState } from "./preact.js";
+import { add, findPlace, move, remove, setArgument } from "../actions/cards.js";
+import { edit } from "../actions/net.js";
+import { Button, Details, Note, Problem, Units, count, plain, plural, short } from "../parts.js";
+import { html, useState } from "../preact.js";
+import { change, state } from "../state.js";
 import { Field, Helped } from "./recipe.js";
-import { change, state } from "./store.js";
 
 const DRAGGED = "text/x-layer";
+
 // Label and help of each argument of a layer.
 const ARGUMENTS = {
   out_channels: ["Filters", "Each looks for one pattern, and makes one channel of the output."],
@@ -23,59 +25,13 @@ const ARGUMENTS = {
   momentum: ["Momentum", "Weight of the newest batch in the running averages."],
   eps: ["Epsilon", "Added to the variance, so that nothing is divided by 0."],
 };
+
 const nameArgument = (argument) => ARGUMENTS[argument]?.[0] ?? argument.replaceAll("_", " ");
 
 // The words of the studio about a kind of layer.
 function explain(kind) {
   const meaning = state.layers.find(({ name }) => name === kind)?.meaning;
   return meaning && `${meaning.replace(/``out_\w+``/, "its").replaceAll("``", "")}.`;
-}
-
-// Focuses the first of these elements that there is, once the page is drawn.
-function focus(...ids) {
-  const find = (id) => document.getElementById(id);
-  requestAnimationFrame(() => find(ids.find(find))?.focus());
-}
-
-// Adds a layer after the open card, or before the output.
-async function add(kind) {
-  const { text } = state.layers.find(({ name }) => name === kind);
-  const id = makeId();
-  await edit(null, (cards) => cards.splice(findPlace(cards), 0, { text, id }));
-  change({ openCard: id });
-  focus(`argument-0-${id}`, `card-${id}`);
-}
-
-function findPlace(cards) {
-  const last = cards.at(-1)?.name === "Output" ? cards.length - 1 : cards.length;
-  const place = cards.findIndex(({ id }) => id === state.openCard);
-  return place < 0 ? last : Math.min(place + 1, last);
-}
-
-async function move(card, steps, next) {
-  await edit(card.id, (cards, from) => cards.splice(Math.max(0, from + steps), 0, ...cards.splice(from, 1)));
-  focus(next);
-}
-
-async function remove(card) {
-  let next;
-  await edit(card.id, (cards, place) => {
-    cards.splice(place, 1);
-    next = cards[place] ?? cards.at(-1);
-  });
-  focus(`card-${next?.id}`, "add");
-}
-
-// Changes an argument: words such as same need no quotes.
-function setArgument(card, changed, typed) {
-  const text = typed.trim();
-  const value = /^[a-z_]\w*$/i.test(text) && !/^(True|False|None)$/.test(text) ? `'${text}'` : text;
-  return edit(card.id, (cards, place) => {
-    const values = cards[place].arguments.map((known) => (known.name === changed ? { ...known, value } : known));
-    const shown = values.filter((known) => known.value && known.value !== known.default);
-    const texts = shown.map((known) => `${known.name}=${known.value}`);
-    cards[place] = { ...cards[place], arguments: values, text: `${card.name}(${texts.join(", ")})` };
-  });
 }
 
 export function Cards({ cards }) {

@@ -1,18 +1,19 @@
 // The layout: first three steps, and nothing else; with a run, the steps are one column of
 // sections, one of which is open, beside the results.
 
+import { openLessons } from "../actions/lessons.js";
+import { Button, Note, Problem } from "../parts.js";
+import { html } from "../preact.js";
+import { setToken } from "../request.js";
+import { NARROW, change, changePart, findJob, findSelected, isActive, listTrainings, state } from "../state.js";
 import { NextStep, RECORDED } from "./classes.js";
 import { Compare } from "./compare.js";
 import { DataStep, summarizeData } from "./data.js";
-import { Lessons, openLessons } from "./lessons.js";
+import { Lessons } from "./lessons.js";
 import { Look } from "./look.js";
 import { NetStep, summarizeNet } from "./net.js";
-import { Button, Note, Problem } from "./parts.js";
-import { html } from "./preact.js";
 import { Queue, RunHead, RunTraining, Status } from "./progress.js";
-import { setToken } from "./request.js";
 import { RunsPanel, summarizeRuns } from "./runs.js";
-import { NARROW, change, changePart, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
 import { Take } from "./take.js";
 import { TrainingStep, summarizeTraining } from "./training.js";
 import { Try } from "./try.js";

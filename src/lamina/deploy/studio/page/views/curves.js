@@ -1,11 +1,11 @@
 // Curves over epochs. Runs differ in color, train and val also in dashes.
 
-/* global uPlot */
+import { Button, Details, Note, Table, percent, plain } from "../parts.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../preact.js";
+import { load, save } from "../request.js";
+import { change, findJob, isActive, state } from "../state.js";
 
-import { Button, Details, Note, Table, percent, plain } from "./parts.js";
-import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
-import { load, save } from "./request.js";
-import { change, findJob, isActive, state } from "./store.js";
+/* global uPlot */
 
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"]; // 3:1 on light and dark
 const HEIGHT_PX = 190;

@@ -1,68 +1,16 @@
 // Labels worth checking: to keep, to change or to leave out. The check is a job, whose last one
 // counts, also after a reload.
 
-import { ask } from "./api.js";
-import { describeSource, useSource } from "./data.js";
-import { Button, Picture, Problem, Progress, percent, plural } from "./parts.js";
-import { html, useEffect, useRef, useState } from "./preact.js";
-import { load, save } from "./request.js";
-import { change, changePart, isActive, listTrainings, state } from "./store.js";
+import { attempt, choose, findCheck, finish, start, undo } from "../actions/labels.js";
+import { ask } from "../api.js";
+import { Button, Picture, Problem, Progress, percent, plural } from "../parts.js";
+import { html, useEffect, useRef, useState } from "../preact.js";
+import { isActive, listTrainings, state } from "../state.js";
 
 const SHOWN_ISSUES = 50; // at a time
 const ADVICE = "The most doubtful come first. Many of these labels are correct. Your files stay as they are.";
 
-const changeLabels = (fields) => changePart("labels", fields);
 const show = (dialog) => dialog?.showModal(); // the same function always, so that it is called once
-
-// The last check, unless the visitor is done with it.
-function findCheck() {
-  const done = state.labels.done ?? load("labels")?.done;
-  return [...state.jobs.values()].findLast(({ checked, number }) => checked && number !== done);
-}
-
-// What a button does; its error is shown.
-const attempt = (act) => async () => {
-  changeLabels({ problem: null });
-  await act().catch((error) => changeLabels({ problem: error.message }));
-};
-
-async function start() {
-  const job = await ask("inspect", { ...describeSource(), labels: true });
-  change({ jobs: new Map(state.jobs).set(job.number, job) });
-  changeLabels({ choices: {}, progress: null });
-}
-
-export function receiveLabels(event) {
-  const number = findCheck()?.number;
-  if (!number || ![event.job, event.number].includes(number)) return;
-  if (event.event === "progress") changeLabels({ progress: event });
-  if (event.event === "job" && event.problem) changeLabels({ problem: event.problem });
-}
-
-// Chooses what happens to an image; the same choice again takes it back.
-async function choose({ checked }, image, text, label) {
-  const isBack = state.labels.choices[image] === text;
-  const corrections = await ask("correct", { source: checked.source, choices: { [image]: isBack ? "" : label } });
-  const choices = { ...state.labels.choices, [image]: isBack ? null : text };
-  changeLabels({ choices, size: Object.keys(corrections).length });
-}
-
-async function undo() {
-  await ask("correct", { source: state.source, choices: null });
-  changeLabels({ choices: {} });
-  await leave();
-}
-
-async function finish({ number }) {
-  save("labels", { done: number });
-  changeLabels({ done: number });
-  await leave();
-}
-
-function leave() {
-  document.getElementById("source").focus();
-  return useSource(state.source);
-}
 
 export function Labels() {
   const { problem, isCorrected, progress, size = state.preview?.corrections ?? 0 } = state.labels;

@@ -1,8 +1,8 @@
 // A drawing of the net: a block for each layer that changes the shape, on a logarithmic scale.
 
-import { count, plain } from "./parts.js";
-import { html, useRef } from "./preact.js";
-import { state } from "./store.js";
+import { count, plain } from "../parts.js";
+import { html, useRef } from "../preact.js";
+import { state } from "../state.js";
 
 const [HEIGHT, LETTER, GAP] = [84, 5.5, 3]; // of blocks, of a letter, and between blocks
 

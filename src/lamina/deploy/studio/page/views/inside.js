@@ -1,10 +1,10 @@
 // Inside the net: filters, outputs of units, and statistics of the layers; while it trains, again
 // and again.
 
-import { askLast } from "./api.js";
-import { Button, Details, Layers, Note, Picture, Problem, Table, percent } from "./parts.js";
-import { html, useEffect, useState } from "./preact.js";
-import { change, findJob, isActive } from "./store.js";
+import { askLast } from "../api.js";
+import { Button, Details, Layers, Note, Picture, Problem, Table, percent } from "../parts.js";
+import { html, useEffect, useState } from "../preact.js";
+import { change, findJob, isActive } from "../state.js";
 
 const LOOK_MS = 2000;
 const REST = 20; // least time between two looks at the weights, also as a multiple of the last look's

@@ -1,37 +1,39 @@
-// Step 3: starts a training, and completes the selected run by the events of its job.
+// Actions on trainings: start, stop and repeat them, and receive their events.
 
-import { ask } from "./api.js";
-import { findDataProblem } from "./data.js";
-import { Changes } from "./further.js";
-import { settleNet } from "./net.js";
-import { Note, Problem, plural } from "./parts.js";
-import { html } from "./preact.js";
-import { RecipeForm, readFields, readSteps, setFields } from "./recipe.js";
+import { ask } from "../api.js";
+import {
+  NARROW,
+  change,
+  changePart,
+  describeSource,
+  findSelected,
+  findSource,
+  isActive,
+  readSteps,
+  state,
+} from "../state.js";
+import { useSource } from "./data.js";
+import { settleNet, useText } from "./net.js";
+import { setFields, useRecipe } from "./plan.js";
 import { receiveDeleted, refreshRuns, reloadRun, selectRun } from "./runs.js";
-import { NARROW, change, changePart, findSelected, isActive, state } from "./store.js";
+
+// Puts a run's data, net and recipe into the steps.
+export async function copySettings(run) {
+  const { name, source, data, size_px: size, val } = run;
+  const isKnown = Boolean(findSource(source));
+  const problem = isKnown ? null : `The images of ${name}, ${data}, are not in the list. Choose others under Images.`;
+  change({ runProblem: problem, step: isKnown ? "net" : "data" });
+  const before = JSON.stringify(describeSource());
+  if (isKnown) change({ sizePx: String(size ?? ""), val: String(val ?? "") });
+  if (isKnown && JSON.stringify({ ...describeSource(), source }) !== before) useSource(source);
+  await useText(run.text);
+  await settleNet();
+  await useRecipe(run.recipe);
+  change({ base: { ...run, text: state.net.text } });
+  document.getElementById(isKnown ? "net-title" : "data-title").focus();
+}
 
 const MOST_STEPS = 800; // whose losses are drawn
-
-export function summarizeTraining() {
-  if (state.plan?.problem) return "not valid yet";
-  if (state.time) return `within ${state.time}`;
-  const epochs = Number(readFields().epochs ?? state.plan?.fields?.epochs);
-  return epochs ? plural(epochs, "epoch") : "";
-}
-
-export function TrainingStep() {
-  const reason = state.net.problem ? "Correct the error in the net to train." : findDataProblem();
-  return html`
-    <${RecipeForm} />
-    <${Changes} />
-    <div class="row actions">
-      <button id="train" class="primary" type="button" aria-describedby="train-note"
-        disabled=${Boolean(reason)} onClick=${train}>Train</button>
-    </div>
-    <${Note} id="train-note">${reason}</${Note}>
-    <${Problem} id="training-problem" text=${state.plan?.problem ? null : state.trainingProblem} />
-  `;
-}
 
 export async function train() {
   if (state.isStarting) return;

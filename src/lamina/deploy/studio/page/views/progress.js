@@ -1,14 +1,14 @@
 // What is training and what waits, and how the selected run trains: status, progress, curves.
 
+import { selectRun } from "../actions/runs.js";
+import { act, applyChange } from "../actions/training.js";
+import { Button, Note, Problem, Progress, count, duration, percent, plural } from "../parts.js";
+import { html, useEffect, useState } from "../preact.js";
+import { change, findJob, findSelected, hasEnded, isActive, listTrainings, state } from "../state.js";
 import { Curves, findMetric, formatScore } from "./curves.js";
 import { Further } from "./further.js";
 import { Inside } from "./inside.js";
 import { CHOSEN } from "./net.js";
-import { Button, Note, Problem, Progress, count, duration, percent, plural } from "./parts.js";
-import { html, useEffect, useState } from "./preact.js";
-import { selectRun } from "./runs.js";
-import { change, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
-import { act, applyChange } from "./training.js";
 
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
 const MOST_DIAGNOSES = 3;
@@ -73,11 +73,6 @@ function hasBegun({ rows, steps }) {
   return rows.length + steps.length > 0;
 }
 
-// Whether nothing of a training is left to do, also after Finish now.
-export function hasEnded(run) {
-  return run.is_finished || run.score !== null;
-}
-
 function describeScore(row) {
   const name = findMetric(row);
   if (name) return `, ${name.replaceAll("_", " ")} ${formatScore(name, row[name])}`;
@@ -116,6 +111,7 @@ function Training({ job }) {
 }
 
 const hasFolder = (run) => state.runs.some(({ name }) => name === run); // else, nothing can be continued
+
 const nameStop = (job) => (job.state === "running" && hasFolder(job.run) ? "Pause" : "Cancel");
 
 // What a training does, and the part that is done: of its time limit, or else of its epochs.

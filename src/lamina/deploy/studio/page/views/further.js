@@ -1,11 +1,9 @@
 // How to train a changed copy of a run, and what would differ.
 
-import { describeSource, findSource, useSource } from "./data.js";
-import { settleNet, useText } from "./net.js";
-import { Button, Note } from "./parts.js";
-import { html } from "./preact.js";
-import { useRecipe } from "./recipe.js";
-import { change, state } from "./store.js";
+import { copySettings } from "../actions/training.js";
+import { Button, Note } from "../parts.js";
+import { html } from "../preact.js";
+import { change, describeSource, findSource, state } from "../state.js";
 
 export function Further({ run }) {
   if (!run.text) return null;
@@ -19,22 +17,6 @@ function Differences({ name, differences }) {
   const show = ({ label, before, after }) => html`<li>${label}: ${before} → <strong>${after}</strong></li>`;
   return html`<${Note}>What will differ from ${name}: ${!differences.length && "nothing."}</${Note}>
     <ul class="differences">${differences.map(show)}</ul>`;
-}
-
-// Puts a run's data, net and recipe into the steps.
-async function copySettings(run) {
-  const { name, source, data, size_px: size, val } = run;
-  const isKnown = Boolean(findSource(source));
-  const problem = isKnown ? null : `The images of ${name}, ${data}, are not in the list. Choose others under Images.`;
-  change({ runProblem: problem, step: isKnown ? "net" : "data" });
-  const before = JSON.stringify(describeSource());
-  if (isKnown) change({ sizePx: String(size ?? ""), val: String(val ?? "") });
-  if (isKnown && JSON.stringify({ ...describeSource(), source }) !== before) useSource(source);
-  await useText(run.text);
-  await settleNet();
-  await useRecipe(run.recipe);
-  change({ base: { ...run, text: state.net.text } });
-  document.getElementById(isKnown ? "net-title" : "data-title").focus();
 }
 
 // What Train would change against the run whose settings were put into the steps.

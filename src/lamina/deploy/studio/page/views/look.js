@@ -1,10 +1,10 @@
 // Results: the report of a run, what it confuses, its largest errors, and what its units respond to.
 
-import { askLast } from "./api.js";
+import { askLast } from "../api.js";
+import { Button, Details, Note, Outcome, Picture, Table, count, plural, useLoaded, useRequest } from "../parts.js";
+import { html, useLayoutEffect, useRef, useState } from "../preact.js";
+import { findJob, isActive } from "../state.js";
 import { Gallery } from "./closer.js";
-import { Button, Details, Note, Outcome, Picture, Table, count, plural, useLoaded, useRequest } from "./parts.js";
-import { html, useLayoutEffect, useRef, useState } from "./preact.js";
-import { findJob, isActive } from "./store.js";
 
 // of a confusion matrix; with more, the most frequent confusions are listed
 const MOST_CLASSES = 25;
@@ -124,6 +124,7 @@ function walk(event) {
 }
 
 const sum = (cells) => cells.reduce((total, [, , size]) => total + size, 0);
+
 const findCell = (cells, row, column) => cells.find(([truth, predicted]) => truth === row && predicted === column);
 
 function listMatrix([[names, cells]], offer) {

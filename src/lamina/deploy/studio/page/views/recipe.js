@@ -1,81 +1,16 @@
 // The recipe: fields whose placeholders are what the studio plans for this net and these data.
 
-import { ask } from "./api.js";
-import { describeSource } from "./data.js";
-import { CHOOSING_TIME } from "./net.js";
-import { Button, Details, Problem } from "./parts.js";
-import { html, useState } from "./preact.js";
-import { change, state } from "./store.js";
+import { CHOOSING_TIME } from "../actions/net.js";
+import { fill, listRecipes, setFields } from "../actions/plan.js";
+import { Button, Details, Problem } from "../parts.js";
+import { html, useState } from "../preact.js";
+import { change, readFields, state } from "../state.js";
 
 const MAIN = 3; // fields beside the time limit
-const WAIT_MS = 250; // after the last key
 const WORDS = { True: "yes", False: "no", None: "none" };
 const TIME = { label: "Time limit", help: "Training ends within it, such as 60s, 5m or 1h." };
 const NAME = { label: "Name of the run", help: "And of its folder; empty: the net and a number." };
 const RECIPE_HELP = "Settings that suit this net; article: as published, best: for the best score.";
-let timer = 0;
-let asked = 0; // number of the last request for a plan, whose response counts
-
-// The fields that were filled in, by name; lamina's choice has none.
-export function readFields() {
-  if (state.net.isChosen) return {};
-  const filled = Object.entries(state.values).map(([name, value]) => [name, value.trim()]);
-  return Object.fromEntries(filled.filter(([, value]) => value));
-}
-
-// What the steps say: the images, the net and the fields.
-export function readSteps() {
-  const { text, preset, isChosen } = state.net;
-  const fields = { ...readFields(), recipe: preset && state.recipeName, time: state.time.trim() };
-  return { ...describeSource(), net: isChosen ? "" : preset || text, fields };
-}
-
-export function setFields(values) {
-  fill({ values: { ...state.values, ...values } });
-}
-
-// Changes what was filled in: values, time, recipeName.
-function fill(texts) {
-  change({ ...texts, trainingProblem: null });
-  refreshPlan();
-}
-
-// Asks what Train would do with the data, the net and the fields.
-export function refreshPlan() {
-  clearTimeout(timer);
-  asked += 1;
-  timer = setTimeout(plan, WAIT_MS);
-}
-
-async function plan() {
-  const turn = ++asked;
-  if (!state.preview) return null;
-  const planned = await ask("plan", readSteps()).catch(() => null);
-  // an error keeps what the form showed
-  if (turn === asked) change({ plan: planned?.problem ? { ...planned, fields: state.plan?.fields } : planned });
-  return planned;
-}
-
-// Fills the form with all fields in which the recipe of a run differs from the plan.
-export async function useRecipe(recipe) {
-  const values = {};
-  change({ values, recipeName: "", time: "" });
-  while (!state.preview && !state.reading?.problem) await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
-  const planned = (await plan())?.fields ?? {};
-  if (state.values !== values) return; // edited meanwhile
-  const differing = Object.entries(recipe).filter(([name, value]) => value !== planned[name] && value !== "None");
-  setFields(Object.fromEntries(differing));
-}
-
-// The names of the recipes of a preset, its default first.
-function listRecipes(preset) {
-  return Object.keys(state.presets.find(({ name }) => name === preset)?.recipes ?? {});
-}
-
-// A recipe of another net does not stay.
-export function useRecipeOf(preset) {
-  if (!listRecipes(preset).includes(state.recipeName)) change({ recipeName: "" });
-}
 
 // A field with its label and help; `placeholder` is the value that applies while it is empty.
 export function Field({ field: { label, help, choices = [] }, value, placeholder = "", isWrong, onInput, id }) {

@@ -1,9 +1,9 @@
 // A closer look at one image: the prediction, the outputs of the layers, and more on request.
 
-import { askLast } from "./api.js";
+import { askLast } from "../api.js";
+import { Button, Details, Layers, Outcome, Picture, Problem, Table, percent, useLoaded } from "../parts.js";
+import { html, useLayoutEffect, useRef, useState } from "../preact.js";
 import { Explanations } from "./explanations.js";
-import { Button, Details, Layers, Outcome, Picture, Problem, Table, percent, useLoaded } from "./parts.js";
-import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 
 const FIRST = 12; // images, until more are wanted
 const FEW = 8; // layers that are shown at once

@@ -1,18 +1,14 @@
 // Take away: what one can do with a trained net outside of the studio.
 
-import { ask, download } from "./api.js";
-import { Button, Note, Problem, Progress, count } from "./parts.js";
-import { html, useEffect, useState } from "./preact.js";
-import { change, changePart, findJob, isActive, state } from "./store.js";
+import { ask, download } from "../api.js";
+import { Button, Note, Problem, Progress, count } from "../parts.js";
+import { html, useEffect, useState } from "../preact.js";
+import { change, changePart, findJob, isActive, state } from "../state.js";
 
 const FILES = [
   ["report.html", "Show the results", "A page with all results, curves and images, in one file."],
   ["model.onnx", "Use the net in other programs", "A model file (ONNX) that needs neither lamina nor PyTorch."],
 ];
-// What `lamina export` printed when it compared the file with the run.
-export function receiveTake(event) {
-  if (event.event === "export") changePart("exports", { [event.job]: event });
-}
 
 export function Take({ run }) {
   if (!run.folder || isActive(findJob(run.name)))
