@@ -57,12 +57,13 @@ class DividedBatch:
     step: int
     images: int  # in all lanes
     lanes: int  # lanes that have images
-    own_lanes: range  # lanes of this process
+    process_lanes: range  # lanes of this process
     gather: Callable[[int], Batch]  # gathers and augments the batch of one of these lanes
 
     @property
-    def own(self) -> Iterator[Batch]:
-        return map(self.gather, self.own_lanes)
+    def batches(self) -> Iterator[Batch]:
+        """The batches of this process's lanes."""
+        return map(self.gather, self.process_lanes)
 
 
 class Batches:
@@ -97,7 +98,7 @@ class Batches:
         self._weights = task.weigh(targets).to(device) if recipe.class_weights else None
         self.images = len(images)
         self._slices = divide_epoch(len(images), recipe.batch_size)
-        self._own_lanes = range(recipe.lanes) if lanes is None else lanes
+        self._process_lanes = range(recipe.lanes) if lanes is None else lanes
 
     def __len__(self) -> int:
         return len(self._slices)
@@ -146,7 +147,7 @@ class Batches:
 
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
             lanes = divide_lanes(rows, recipe.lanes)
-            dealt = range(self._own_lanes.start, min(self._own_lanes.stop, len(lanes)))
+            dealt = range(len(lanes))[self._process_lanes.start : self._process_lanes.stop]
             yield DividedBatch(
                 epoch, step, rows.stop - rows.start, len(lanes), dealt, partial(gather, step, lanes)
             )

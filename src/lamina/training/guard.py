@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import find_size_fraction
 from lamina.training.task import Logits, Scalar
 
-UNKNOWN = "the loss"
 HOLDERS = {
     "live": "the model",
     "initial": "the initial model",
@@ -84,11 +82,12 @@ def check_loss(
     """
     if math.isfinite(loss):
         return
-    place = UNKNOWN
     # All lanes, so that each process of a group finds the same place.
-    for lane in range(divided.lanes):
-        if place == UNKNOWN:
-            place = trace_not_finite(model, divided.gather(lane), compute, parts)
+    places = (
+        trace_not_finite(model, divided.gather(lane), compute, parts)
+        for lane in range(divided.lanes)
+    )
+    place = next(filter(None, places), "the loss")
     raise NotFiniteError(
         f"The loss became {'NaN' if math.isnan(loss) else 'infinity'} at step {divided.step + 1} of"
         f" epoch {divided.epoch + 1}. The first values that are not finite: {place}.",
@@ -118,34 +117,23 @@ def trace_not_finite(
     compute: Callable[[Batch], tuple[Logits, Scalar]],
     parts: Parts,
 ) -> str:
-    """Description of the first NaN or infinity, found by repeating the failed step."""
+    """Where the first NaN or infinity is, found by repeating the step; empty if there is none."""
     if parts.augment is not None and not torch.isfinite(batch.pixels).all():
         return f"the images from augment, {describe_part(parts.augment)}"
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             return f"the weights of layer {name_layer(model, name.rpartition('.')[0])}"
-    wrong: list[str] = []
-    last = "its layers"
+    layers: list[str] = []
 
     def note(path: str, _: Tensor, output: Tensor) -> None:
-        nonlocal last
-        last = f"layer {name_layer(model, path)}"
         if not torch.isfinite(output).all():
-            wrong.append(last)
+            layers.append(name_layer(model, path))
 
     with watch(model, innermost_paths(model), note):
         logits, loss = compute(batch)
-    if wrong:
-        return f"the activations of {wrong[0]}"
-    return UNKNOWN if torch.isfinite(loss) else describe_loss(logits, batch.targets, last, parts)
-
-
-def describe_loss(logits: Logits, targets: Any, last_layer: str, parts: Parts) -> str:
-    """Why the loss is not finite although the outputs of all layers are."""
-    if isinstance(targets, Tensor) and not torch.isfinite(targets).all():
-        return "the targets, which contain NaN or infinity"
-    if not torch.isfinite(logits).all():
-        return f"the logits, computed after {last_layer}"
-    if parts.loss is not None:
-        return f"your loss, {describe_part(parts.loss)}, for finite logits"
-    return f"the loss, for logits up to {logits.detach().abs().max().item():.1e} from {last_layer}"
+    if layers:
+        return f"the activations of layer {layers[0]}"
+    if torch.isfinite(loss):
+        return ""
+    name = "the loss" if parts.loss is None else f"your loss, {describe_part(parts.loss)}"
+    return f"{name}, for logits up to {logits.detach().abs().max().item():.1e}"

@@ -55,11 +55,11 @@ def list_blocks(lanes: range) -> list[Block]:
     return blocks
 
 
-def sum_lanes(own: list[Block], lanes: int, dealt: int, empty: Vector) -> Vector:
+def sum_lanes(process_blocks: list[Block], lanes: int, dealt: int, empty: Vector) -> Vector:
     """Sum the first ``lanes`` of ``dealt``; a process without lanes has ``empty`` (zeros)."""
     processes = group.size()
     if processes == 1:
-        return add_up(own)
+        return add_up(process_blocks)
     blocks: list[Block] = []
     counts = []
     for process in range(processes):
@@ -67,7 +67,9 @@ def sum_lanes(own: list[Block], lanes: int, dealt: int, empty: Vector) -> Vector
         blocks_of_process = list_blocks(lanes_of_process[: max(0, lanes - lanes_of_process.start)])
         blocks += blocks_of_process
         counts.append(len(blocks_of_process))
-    stacked = torch.stack([block.sum for block in own]) if own else empty.new_zeros(0, len(empty))
+    stacked = empty.new_zeros(0, len(empty))
+    if process_blocks:
+        stacked = torch.stack([block.sum for block in process_blocks])
     received = group.exchange(stacked, counts)
     parts = [
         Block(block.start, block.size, part) for block, part in zip(blocks, received, strict=True)

@@ -223,7 +223,7 @@ class Training:
             optimizer.zero_grad()
             lanes = self.recipe.lanes
             sums = LaneSums(self._live, step, lanes) if lanes > 1 else None
-            for batch in step.own:  # one batch, unless the recipe divides it into lanes
+            for batch in step.batches:  # one batch, unless the recipe divides it into lanes
                 logits, loss = self._forward(batch)
                 # Not backward(share), which would make torch import its symbolic shapes for over a
                 # second.

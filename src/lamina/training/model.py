@@ -210,7 +210,7 @@ def build_model(
         mean = initial.mean
         std = initial.std
     else:
-        mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
+        mean, std = _timm_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
     model = Model(
         body,
         net=net if isinstance(net, Net) else None,
@@ -230,7 +230,7 @@ def build_model(
     return model
 
 
-def own_statistics(body: nn.Module, channels: int) -> ChannelStatistics | None:
+def _timm_statistics(body: nn.Module, channels: int) -> ChannelStatistics | None:
     """The statistics that a timm net expects; ``None`` for other nets."""
     config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
     if config is None:

@@ -37,7 +37,7 @@ def are_equal(one: Batch, other: Batch) -> bool:
 
 
 def show(batches: Batches, epoch: int, first_step: int = 0) -> list[Batch]:
-    return [batch for divided in batches.epoch(epoch, first_step) for batch in divided.own]
+    return [batch for divided in batches.epoch(epoch, first_step) for batch in divided.batches]
 
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lamina.errors import NotFiniteError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU, Residual
-from lamina.training.custom import Parts
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
@@ -111,21 +107,6 @@ def test_the_first_layer_that_goes_wrong_is_named(make, message):
     assert text.replace("The loss became infinity", "The loss became NaN") == f"{message} {HELP}"
 
 
-def test_targets_that_are_no_numbers_are_named():
-    numbers = replace(
-        IMAGES,
-        targets=np.ones((8, 2), np.float32),
-        target_names=("x", "y"),
-    )
-    parts = Parts(augment=lambda images, targets: (images, targets * torch.nan))
-    training = Training(Net(Flatten(), Output()), numbers, Recipe(), parts=parts)
-    with pytest.raises(
-        NotFiniteError,
-        match="The first values that are not finite: the targets, which contain NaN or infinity",
-    ):
-        next(iter(training))
-
-
 def test_the_weights_are_those_before_the_step_that_went_wrong():
     class WrongInTheThird(Own):
         def forward(self, x):
@@ -191,20 +172,8 @@ def test_logits_too_large_for_the_loss_name_their_layer():
         training.model.body[-1].bias.copy_(torch.tensor([1e38, 0.0, -1e38]))
     with pytest.raises(NotFiniteError) as stopped:
         next(iter(training))
-    expected = (
-        "The first values that are not finite: the loss, for logits up to 1.0e+38 from layer 4"
-        " Output."
-    )
+    expected = "The first values that are not finite: the loss, for logits up to 1.0e+38. "
     assert expected in str(stopped.value)
-
-
-def test_what_a_module_computes_after_its_layers_is_named():
-    class Scaling(Own):
-        def forward(self, x):
-            return super().forward(x) * 1e39 if self.training else super().forward(x)
-
-    with pytest.raises(NotFiniteError, match=r"the logits, computed after layer last Linear\."):
-        next(iter(Training(Scaling(nn.ReLU()), IMAGES, Recipe(precision="fp32"))))
 
 
 @pytest.mark.parametrize("initial_fraction", [0.0, 0.5])
