@@ -130,6 +130,7 @@ export async function draw(key) {
 
 export async function drawExample(row) {
   const key = findKey();
+  if (!key) return; // the data set is being read again
   const ids = state.net.cards.map(({ id }) => id);
   const values = { ...describeSource(), text: writeCards(), row: row % state.preview.images.train };
   const example = await askLast("forward", values).catch(() => null);
