@@ -96,6 +96,8 @@ def test_runs_that_share_few_images_are_refused_with_the_numbers(grown):
 
 
 def test_a_run_is_scored_with_corrected_labels_without_its_images(grown):
+    words = ("evaluate", "runs/first", "--labels-from", "corrected.csv", "--data", "bands")
+    assert "leave out --data" in run_refused(*words)
     Path("bands").rename("moved")
     outputs = load_run("runs/first").outputs["test"]
     kept, excluded = grown[:2], grown[2]

@@ -86,9 +86,11 @@ def choose_evaluated_data(
         or is_moved_to(run, source, terminal)
     ):
         if changes:
+            advice = f"Leave out {changes.flags_of()}."
+            if source is not None and "labels_from" in changes:
+                advice = "To score its images with corrected labels, leave out --data."
             raise DataError(
-                f"{run.path} was trained on this data set and loads it in the same way. Leave out"
-                f" {changes.flags_of()}."
+                f"{run.path} was trained on this data set and loads it in the same way. {advice}"
             )
         return choose_run_data(run, source, terminal), True
     flags = changes.flags_of(KEPT_FIELDS)

@@ -147,18 +147,22 @@ def share_images(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[Rest]
 def _list_keys(runs: Sequence[Evaluated]) -> list[list[object]]:
     """What identifies each image; ``None`` for an image that the run was trained on."""
     first = runs[0]
+    have_same_pixels = all(
+        run.resizing == first.resizing and run.outputs.digests is not None for run in runs
+    )
     is_same_source = bool(first.source) and all(run.source == first.source for run in runs)
-    have_same_pixels = all(run.resizing == first.resizing for run in runs)
     by_name = is_same_source and not have_same_pixels
     listed = []
     for run in runs:
-        keys: list[object] = list(run.outputs.names)
-        if run.outputs.digests is not None:
-            digests = [digest.tobytes() for digest in run.outputs.digests]
-            names = keys if by_name else digests
-            keys = [
-                key if any(digest) else None for key, digest in zip(names, digests, strict=True)
-            ]
+        digests = run.outputs.digests
+        keys: list[object] = [None] * len(run.outputs.names)
+        if by_name:
+            keys = list(run.outputs.names)
+        elif digests is not None:
+            keys = [digest.tobytes() for digest in digests]
+        if digests is not None:
+            for row in np.flatnonzero(~digests.any(axis=1)):
+                keys[row] = None
         listed.append(keys)
     return listed
 

@@ -129,6 +129,17 @@ def test_images_of_one_source_that_were_resized_differently_are_found_by_name():
         share_images([first, elsewhere])
 
 
+def test_runs_without_digests_share_only_images_of_one_source():
+    names = tuple(f"{number:05d}" for number in range(20))
+    run = evaluate("1", np.arange(20), np.arange(20) % 3, source="/photos", names=names)
+    old = replace(run, outputs=replace(run.outputs, digests=None), created="0")
+    (first, _), _, _ = share_images([old, run])
+    assert first.outputs.names == names
+    arrays = [replace(part, source="") for part in (old, run)]
+    with pytest.raises(DataError, match="0 are in all of them"):
+        share_images(arrays)
+
+
 def test_runs_with_different_classes_are_compared_on_those_that_both_know():
     more = SingleLabel(("bee", "cat", "owl", "dog"), (0.1, 0.2, 0.3, 0.4))
     images = np.arange(40)
