@@ -27,6 +27,9 @@ def hide_password(text: str) -> str:
         return text
     # A password may contain any character, so it ends at the last @.
     hidden = re.sub("(://[^:]*):.*@", r"\1:***@", text, flags=re.DOTALL)
+    # Without @, what follows the colon is a password, unless it is a port.
+    if "@" not in hidden:
+        hidden = re.sub(r"(://[^:/\[]+):(?!\d+([/?]|$)).*", r"\1:***", hidden, flags=re.DOTALL)
     return hidden.partition("?")[0]
 
 

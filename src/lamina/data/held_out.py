@@ -113,23 +113,19 @@ def advise_folds(dataset: Dataset) -> str:
 
 def _join(dataset: Dataset) -> Images:
     """Join ``train`` and ``val`` without pixels; names in both get the name of their split."""
-    train = dataset.train
-    val = dataset.val
-    if val is None:
-        empty = np.empty((len(train), 0, 0, 0), np.uint8)
-        return replace(train, pixels=empty, digests=train.pixel_digests)
-    names = (*train.names, *val.names)
-    if len(set(names)) < len(names):
-        names = tuple(f"{images.split}/{name}" for images in (train, val) for name in images.names)
-    sizes = None
-    if train.original_sizes_px is not None and val.original_sizes_px is not None:
-        sizes = np.concatenate([train.original_sizes_px, val.original_sizes_px])
+    parts = [dataset.train]
+    if dataset.val is not None:
+        parts.append(dataset.val)
+    names = [name for images in parts for name in images.names]
+    if len(parts) > 1 and len(set(names)) < len(names):
+        names = [f"{images.split}/{name}" for images in parts for name in images.names]
+    sizes = [part.original_sizes_px for part in parts if part.original_sizes_px is not None]
     return replace(
-        train,
+        dataset.train,
         pixels=np.empty((len(names), 0, 0, 0), np.uint8),
-        targets=np.concatenate([train.targets, val.targets]),
-        names=names,
-        original_sizes_px=sizes,
-        groups=(*train.groups, *val.groups),
-        digests=np.concatenate([train.pixel_digests, val.pixel_digests]),
+        targets=np.concatenate([images.targets for images in parts]),
+        names=tuple(names),
+        original_sizes_px=np.concatenate(sizes) if len(sizes) == len(parts) else None,
+        groups=tuple(group for images in parts for group in images.groups),
+        digests=np.concatenate([images.pixel_digests for images in parts]),
     )

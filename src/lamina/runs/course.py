@@ -253,7 +253,7 @@ class Course:
         event = replace(event, weights=digest_tensors(self.training.model.state_dict()))
         report = self._evaluate_val(event)
         by_head = self._find_better_head(report)
-        remarks: list[Remark] = []
+        remark = None
         if report is not None and by_head is not None:
             self.training.return_to_head()
             score = report.score
@@ -261,7 +261,7 @@ class Course:
                 f"head: kept, because val {score.title} is {score.format(by_head.score.value)} with"
                 f" it, and {score.format(score.value)} after training all layers"
             )
-            remarks.append(Remark(text))
+            remark = Remark(text)
             report = by_head
         self._check_same(f"After epoch {event.epoch}")
         event = self._complete(event, report)
@@ -284,7 +284,8 @@ class Course:
         must_save = event.diagnoses or self.training.is_interrupted or is_last
         if group.lead_value(lambda: bool(must_save) or self._is_worth_saving()):
             self._save()
-        yield from remarks
+        if remark is not None:
+            yield remark
         if report is not None:
             yield report
         yield event
