@@ -13,7 +13,6 @@ from support.studios import (
     SMALL,
     Studio,
     train_in_page,
-    train_quickly,
     use_net,
     wait_for_score,
 )
@@ -246,14 +245,6 @@ def test_a_run_is_trained_again_with_all_its_settings(studio_page: Page, studio:
     assert again["val"] == 0.2
 
 
-def test_no_tab_asks_another_host(studio_page: Page, studio: Studio):  # which open_page checks
-    studio.copy_runs(train_quickly(), "first")
-    studio_page.reload()
-    for tab in studio_page.get_by_role("tab").all():
-        tab.click()
-        expect(studio_page.get_by_role("tabpanel")).not_to_be_empty()
-
-
 def test_a_problem_is_one_sentence_and_the_page_goes_on(studio_page: Page, studio: Studio):
     use_net(studio_page)
     rate = studio_page.locator("#field-lr")
@@ -305,8 +296,6 @@ def test_a_reload_keeps_the_net_and_the_settings(
     [
         (1400, "light"),
         # make test runs axe on a wide, light page
-        pytest.param(1400, "dark", marks=pytest.mark.nightly),
-        pytest.param(390, "light", marks=pytest.mark.nightly),
         pytest.param(390, "dark", marks=pytest.mark.nightly),
     ],
 )

@@ -83,49 +83,6 @@ def test_a_training_is_paused_killed_continued_and_finished(studio_page: Page, s
     expect(runs).not_to_contain_text("epochs")
 
 
-def test_a_training_with_a_time_limit_promises_no_epochs(studio_page: Page):
-    use_net(studio_page)
-    studio_page.get_by_label("Time limit").fill("10s")
-    studio_page.evaluate("""() => {
-            window.texts = [];
-            const status = document.querySelector('#status');
-            const observer = new MutationObserver(() => texts.push(status.textContent));
-            observer.observe(status, {characterData: true, subtree: true});
-        }""")
-    studio_page.get_by_role("button", name="Train", exact=True).click()
-    expect(studio_page.locator("#status")).to_have_text(DONE)
-    texts = [text for text in studio_page.evaluate("texts") if text.startswith("epoch")]
-    # in the first epoch
-    assert [text for text in texts if re.match(r"epoch 1, \d+ s of 10 s left", text)]
-    assert [text for text in texts if re.match(r"epoch [1-9]\d*, val .* of 10 s left", text)]
-    assert not [text for text in texts if "/" in text]
-
-
-def test_the_time_left_counts_down_until_a_run_is_cancelled(studio_page: Page, studio: Studio):
-    studio_page.get_by_label("Start from").select_option("Choose for me")
-    studio_page.get_by_label("Time limit").fill("9m")
-    studio_page.get_by_role("button", name="Train", exact=True).click()
-    child = wait_for(lambda: find_child(studio, "train"))
-    os.kill(child, signal.SIGSTOP)
-    # below 90 s, seconds are shown
-    studio_page.evaluate("Date.now = ((now) => () => now() + 470e3)(Date.now)")
-    status = studio_page.locator("#status")
-    expect(status).to_have_text(re.compile(r"choosing the net, \d+ s of 9 min left"))
-    for _ in range(2):
-        expect(status).not_to_have_text(status.inner_text())
-    studio_page.locator("#run").get_by_role("button", name="Cancel").click()
-    os.kill(child, signal.SIGCONT)
-    expect(status).to_contain_text("was cancelled; nothing was saved")
-    expect(studio_page.get_by_role("tab")).to_have_count(0)
-
-
-def find_child(studio: Studio, word: str) -> int | None:
-    try:
-        return studio.find_child(word)
-    except LookupError:
-        return None
-
-
 def test_a_diagnosis_is_applied_to_the_settings_alone(studio_page: Page):
     use_net(studio_page)
     studio_page.get_by_label("Learning rate", exact=True).fill("1e-7")

@@ -9,6 +9,7 @@ import { describe } from "../../src/lamina/deploy/serve/page/predictions.js";
 import { useRecipe } from "../../src/lamina/deploy/studio/page/actions/plan.js";
 import { listSeries } from "../../src/lamina/deploy/studio/page/views/curves.js";
 import { change, findJob, isActive, state } from "../../src/lamina/deploy/studio/page/state.js";
+import { describeSelected } from "../../src/lamina/deploy/studio/page/views/status.js";
 import { count, duration, percent, plain, short } from "../../src/lamina/deploy/web/page/parts.js";
 import { html } from "../../src/lamina/deploy/web/page/preact.js";
 
@@ -141,4 +142,53 @@ test("the settings of a run are not filled in for a data set that was chosen mea
   change({ source: "shapes" }); // mnist is never downloaded
   await filling;
   assert.deepEqual(state.values, {});
+});
+
+const NOW = 1e12; // in milliseconds
+
+// The line in the header for a run and the newest job that trains it.
+function describeRun(run, job) {
+  const whole = { name: "a", rows: [], steps: [], planned: 5, net: "mlp", score: null, is_finished: false, ...run };
+  const jobs = job ? [[1, { number: 1, run: "a", state: "running", began: NOW, ...job }]] : [];
+  Object.assign(state, { selected: "a", run: whole, jobs: new Map(jobs) });
+  return describeSelected();
+}
+
+test("the status line says what the selected run does", (context) => {
+  context.mock.method(Date, "now", () => NOW);
+  const rows = [{ epoch: 1, train_seconds: 30, val_accuracy: 0.5 }];
+  const steps = [
+    { at: 0.1, seconds: 1 },
+    { at: 0.2, seconds: 7 },
+  ];
+  assert.equal(describeRun({}, { state: "queued" }), "a waits for the training before it");
+  assert.equal(describeRun({}, {}), "a: preparing");
+  assert.equal(describeRun({ steps }, {}), "epoch 1/5, about 5 min left");
+  assert.equal(describeRun({ rows }, {}), "epoch 2/5, val accuracy 50.0 %, about 2 min left");
+  assert.equal(describeRun({ rows }, { is_stopping: true }), "epoch 2/5, pausing …");
+  assert.equal(describeRun({ rows }, { is_finishing: true }), "epoch 2/5, finishing, then testing …");
+  assert.equal(describeRun({ rows, planned: 1 }, {}), "epoch 1/1, testing …");
+});
+
+test("within a time limit, the status line counts the time down and promises no epochs", (context) => {
+  context.mock.method(Date, "now", () => NOW);
+  const rows = [{ epoch: 1, train_seconds: 3, val_accuracy: 0.5 }];
+  const begin = (seconds) => ({ seconds: 540, began: NOW - 1000 * seconds });
+  assert.equal(describeRun({}, { ...begin(10), chooses_net: true }), "a: choosing the net, 9 min of 9 min left");
+  assert.equal(describeRun({}, { ...begin(470), chooses_net: true }), "a: choosing the net, 70 s of 9 min left");
+  assert.equal(describeRun({ steps: [{ at: 0.1, seconds: 1 }] }, begin(475)), "epoch 1, 65 s of 9 min left");
+  assert.equal(describeRun({ rows }, begin(480)), "epoch 2, val accuracy 50.0 %, 60 s of 9 min left");
+});
+
+test("the status line says what came of a run", () => {
+  const rows = [{ epoch: 1 }, { epoch: 2 }];
+  assert.equal(describeRun({ rows }, null), "paused at epoch 2/5; Continue resumes exactly there");
+  assert.equal(describeRun({ rows, is_finished: true }, null), "done: a has no score");
+  assert.equal(describeRun({ rows, score: "test accuracy 90.0 %" }, null), "done: test accuracy 90.0 %; a");
+  const guessed = { rows, score: "test accuracy 10.0 %", is_better: false };
+  assert.equal(describeRun(guessed, null), "done: test accuracy 10.0 %, hardly better than guessing; a");
+  assert.equal(describeRun({ rows }, { state: "failed" }), "a was stopped after epoch 2/5");
+  assert.equal(describeRun({ net: undefined }, { state: "failed" }), "a could not be trained");
+  assert.equal(describeRun({ net: undefined }, { state: "stopped" }), "a was cancelled; nothing was saved");
+  assert.equal(describeRun({ net: undefined }, null), "a is no longer among the runs");
 });
