@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeAlias
 from lamina import zoo
 from lamina.data.sources.published import find_download_mb
 from lamina.deploy.studio.arguments import Side, Texts
+from lamina.deploy.studio.jobs import Job
 from lamina.deploy.studio.net_cards import list_layers, list_presets, read_net, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
@@ -78,15 +79,14 @@ async def inspect(
         return {"download_mb": download_mb}
     corrected = studio.folder.find_corrected(source)
     words = [path, *write_preparation(size_px, val)]
-    more: dict[str, Any] = {"labels_from": corrected, "may_download": may_download}
+    job = Job(["data", *words])
     if labels:
         checked = {"source": source, "size_px": size_px, "val": val}
-        words = ["data", "labels", *words]
-        job = studio.jobs.start(words, is_training=True, checked=checked, **more)
-    else:
-        job = studio.jobs.start(["data", *words], **more)
+        job = Job(["data", "labels", *words], is_training=True, checked=checked)
+    job.labels_from = corrected
+    job.may_download = may_download
     # the page must be able to undo corrections
-    return job.to_json() | {"is_corrected": corrected is not None}
+    return studio.jobs.start(job).to_json() | {"is_corrected": corrected is not None}
 
 
 async def correct(studio: Studio, source: str, choices: Texts = None) -> dict[str, str]:
@@ -141,17 +141,20 @@ async def train(
     if time:
         words.append(f"--time={time}")
     words += write_options(texts)
-    corrected = studio.folder.find_corrected(source)
-    more = {"seconds": read_seconds(time), "chooses_net": not net, "labels_from": corrected}
+    seconds = read_seconds(time)
     run = studio.jobs.choose_name(name, beginning)
     words += [f"--name={run}", f"--runs-dir={studio.folder.runs_dir}"]
-    return studio.jobs.start(["train", *words], run, is_training=True, **more).to_json()
+    job = Job(["train", *words], run, is_training=True, seconds=seconds, chooses_net=not net)
+    job.labels_from = studio.folder.find_corrected(source)
+    return studio.jobs.start(job).to_json()
 
 
 async def resume(studio: Studio, run: str) -> dict[str, Any]:
     """Start ``lamina resume`` for a run that is not in training."""
     words = ["resume", str(studio.folder.find_run(run))]
-    job = studio.jobs.find_active(run) or studio.jobs.start(words, run, is_training=True)
+    job = studio.jobs.find_active(run)
+    if job is None:
+        job = studio.jobs.start(Job(words, run, is_training=True))
     return job.to_json()
 
 
@@ -173,7 +176,7 @@ async def make_file(studio: Studio, run: str, file: str) -> dict[str, Any]:
         names = " or ".join(MADE_FILES)
         raise RunError(f"The studio cannot make {file[:100]!r}. Choose {names}.")
     words = [MADE_FILES[file], str(path), str(path / file)]
-    return studio.jobs.start(words, makes_file=True).to_json()
+    return studio.jobs.start(Job(words, makes_file=True)).to_json()
 
 
 async def list_files(studio: Studio, run: str) -> dict[str, int]:

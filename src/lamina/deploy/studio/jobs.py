@@ -54,9 +54,9 @@ END_SECONDS = 60.0  # to save a run in training when the studio ends
 class Job:
     """A command, without the word ``lamina``, and its state."""
 
-    number: int
-    words: tuple[str, ...]
+    words: Sequence[str]
     run: str = ""  # name of the run that it trains
+    number: int = 0  # once it has been queued
     is_training: bool = False
     makes_file: bool = False
     labels_from: Path | None = None  # corrected labels, unless they are undone while it waits
@@ -113,14 +113,12 @@ class Jobs:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _reserved: dict[str, FileLock] = field(default_factory=dict)  # names of runs
 
-    def start(
-        self, words: Sequence[str], run: str = "", *, is_training: bool = False, **more: Any
-    ) -> Job:
+    def start(self, job: Job) -> Job:
         """Queue a command, which starts when it is its turn."""
         if self.is_closing:
             raise RunError("The studio is ending. Start it again.")
-        lock = self._reserved.pop(run, None)
-        job = Job(next(self._numbers), tuple(words), run, is_training, lock=lock, **more)
+        job.number = next(self._numbers)
+        job.lock = self._reserved.pop(job.run, None)
         if job.checked is not None:
             for other in self.jobs:
                 other.label_issues = None  # pages that open show the last check

@@ -9,7 +9,7 @@ from lamina.deploy.studio.jobs import Job, Jobs
 from lamina.runs.run import find_runs
 
 
-def run_stubs(jobs, starts, monkeypatch):
+def run_stubs(jobs, started, monkeypatch):
     """Run jobs whose processes are only noted; returns the words and environment of each."""
     seen = []
 
@@ -19,8 +19,8 @@ def run_stubs(jobs, starts, monkeypatch):
         raise OSError("not started")
 
     async def run_jobs():
-        for words, more in starts:
-            jobs.start(words, **more)
+        for job in started:
+            jobs.start(job)
             await asyncio.wait(jobs._tasks)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
@@ -40,8 +40,8 @@ def test_a_data_set_is_read_while_files_of_runs_are_made(tmp_path, monkeypatch):
     async def run_jobs():
         jobs = Jobs(tmp_path, Events())
         for _ in range(3):
-            jobs.start(["report", "x"], makes_file=True)
-        jobs.start(["data", "shapes"])
+            jobs.start(Job(["report", "x"], makes_file=True))
+        jobs.start(Job(["data", "shapes"]))
         await asyncio.wait_for(asyncio.wait(jobs._tasks), 10)
         assert all(job.state == "failed" for job in jobs.jobs)
 
@@ -53,7 +53,7 @@ def test_corrections_undone_while_a_command_waits_do_not_apply(tmp_path, monkeyp
     table = tmp_path / "corrections.csv"
     table.touch()
     jobs = Jobs(tmp_path, Events())
-    starts = [(["data", "x"], {"labels_from": file}) for file in (table, tmp_path / "gone", None)]
+    starts = [Job(["data", "x"], labels_from=file) for file in (table, tmp_path / "gone", None)]
     seen = [words for words, _ in run_stubs(jobs, starts, monkeypatch)]
     assert seen[0] == ("data", "x", f"--labels-from={table}", "--json", "--progress")
     assert seen[1] == seen[2] == ("data", "x", "--json", "--progress")
@@ -62,7 +62,7 @@ def test_corrections_undone_while_a_command_waits_do_not_apply(tmp_path, monkeyp
 def test_old_jobs_and_issues_of_earlier_checks_are_forgotten(tmp_path, monkeypatch):
     jobs = Jobs(tmp_path, Events())
     monkeypatch.setattr("lamina.deploy.studio.jobs.KEPT_JOBS", 3)
-    checks = [(["data", "labels", "x"], {"checked": {"source": "x"}})] * 8
+    checks = [Job(["data", "labels", "x"], checked={"source": "x"}) for _ in range(8)]
     run_stubs(jobs, checks[:2], monkeypatch)
     jobs.jobs[0].label_issues = []
     run_stubs(jobs, checks[2:], monkeypatch)
@@ -73,7 +73,7 @@ def test_old_jobs_and_issues_of_earlier_checks_are_forgotten(tmp_path, monkeypat
 def test_commands_are_offline_without_a_request_to_download(tmp_path, monkeypatch):
     monkeypatch.delenv("LAMINA_OFFLINE", raising=False)
     jobs = Jobs(tmp_path, Events())
-    starts = [(["data", "mnist"], {"may_download": answer}) for answer in (False, True)]
+    starts = [Job(["data", "mnist"], may_download=answer) for answer in (False, True)]
     seen = run_stubs(jobs, starts, monkeypatch)
     assert [environment.get("LAMINA_OFFLINE") for _, environment in seen] == ["1", None]
 
@@ -81,9 +81,9 @@ def test_commands_are_offline_without_a_request_to_download(tmp_path, monkeypatc
 def test_only_the_ended_trainings_of_a_deleted_run_are_forgotten(tmp_path):
     jobs = Jobs(tmp_path, Events())
     jobs.jobs = [
-        Job(1, ("train",), "net-1", state="failed"),
-        Job(2, ("resume",), "net-1"),
-        Job(3, ("data",), state="failed"),
+        Job(["train"], "net-1", 1, state="failed"),
+        Job(["resume"], "net-1", 2),
+        Job(["data"], "", 3, state="failed"),
     ]
     assert jobs.has_failed("net-1") and not jobs.has_failed("")
     jobs.forget("net-1")
