@@ -158,7 +158,9 @@ def test_without_its_data_a_page_has_no_images_and_says_so(report_runs, change):
 def test_runs_without_val_or_test(tmp_path, splits):
     dataset = make_dataset("single-label", *splits)
     run = train_briefly(tmp_path, dataset)
-    text = " ".join(Outline(build_report_page(run, dataset, run.load_model())).texts)
+    page = Outline(build_report_page(run, dataset, run.load_model()))
+    text = " ".join(page.texts)
+    assert "learning curves, and statistics of each layer" in page.find("img", "alt")
     assert ("has not been evaluated" in text) == (splits == ())
     assert ("Largest losses" in text) == (splits != ())
     assert "Units of the first layers" in text

@@ -10,7 +10,6 @@ from lamina.data.inspection import inspect, measure_spread
 from lamina.deploy.facts import collect_facts
 from lamina.deploy.report_images import Evidence, draw_units, show_confusions, show_losses
 from lamina.deploy.templates import render_page
-from lamina.drawing.curves import draw_curves
 from lamina.drawing.metric_figures import draw_reliability, draw_scatter, draw_thresholds
 from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
@@ -52,7 +51,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
         "dataset": dataset,
         "report": report,
         "command": shlex.join(run.record.command),
-        **_describe_training(run, report),
+        **_describe_training(run),
         **_describe_data(run, dataset),
     }
     if run.record.net is not None:
@@ -101,16 +100,14 @@ def _draw_results(task: Task, report: Report, outputs: Outputs) -> dict[str, byt
     return figures
 
 
-def _describe_training(run: Run, report: Report | None) -> dict[str, Any]:
+def _describe_training(run: Run) -> dict[str, Any]:
     rows = run.folder.read_epochs()
     values: dict[str, Any] = {"rows": rows, "end": run.end}
     if rows:
         seconds = sum(row.get("train_seconds") or 0.0 for row in rows)
         epochs = plural(run.epochs or len(rows), "epoch", "epochs")
         values["trained"] = f"{len(rows):,} of {epochs}, {seconds:.1f} seconds."
-    if rows and report is not None:
-        curves = draw_curves(rows, report.score, report)
-        values["curves"] = encode_png(curves)
+        values["curves"] = encode_png(run.plot())
     return values
 
 

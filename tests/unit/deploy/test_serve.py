@@ -1,11 +1,15 @@
-"""Small functions of the server: hosts."""
+"""Hosts of the server: which are loopback, how they are named, and when they are looked up."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
+from starlette.applications import Starlette
 
 from lamina.deploy.web.access import is_loopback
-from lamina.deploy.web.server import name_host
+from lamina.deploy.web.server import Address, name_host, open_socket, running
 
 
 @pytest.mark.parametrize(
@@ -18,3 +22,27 @@ def test_loopback_hosts_are_recognized(host: str, expected: bool) -> None:
 
 def test_hosts_are_named_as_in_an_address() -> None:
     assert (name_host("127.0.0.1"), name_host("::1")) == ("127.0.0.1", "[::1]")
+
+
+def test_names_are_looked_up_before_the_server_accepts_requests(monkeypatch):
+    looked_up: list[str] = []
+    monkeypatch.setattr(socket, "getfqdn", lambda: looked_up.append("now") or "name.example")
+
+    async def ask(host: str, port: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET / HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
+        reply = await reader.read()
+        writer.close()
+        return reply
+
+    async def serve() -> None:
+        with open_socket("0.0.0.0", 0) as listening:
+            port = listening.getsockname()[1]
+            address = Address("0.0.0.0", port, None)
+            async with running(Starlette(), listening, address, frozenset()):
+                before = list(looked_up)
+                assert (await ask("name.example", port)).startswith(b"HTTP/1.1 404 ")
+                assert (await ask("evil.example", port)).startswith(b"HTTP/1.1 421 ")
+                assert before == looked_up == ["now"]
+
+    asyncio.run(serve())

@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -52,7 +51,7 @@ class Guard:
     """Passes requests with a valid host, origin and token to ``app``, and adds headers."""
 
     app: ASGIApp
-    host: str  # that the server listens at
+    names: frozenset[str]  # of the server, that requests may use in addition to its address
     port: int
     token: str | None
     open_paths: frozenset[str]  # need no token: they reveal nothing
@@ -111,14 +110,13 @@ class Guard:
 
     def _is_served(self, host: str, scope: Scope) -> bool:
         address = scope["server"][0] if scope.get("server") else ""
-        names = {*find_names(self.host), bracket(address)}
+        names = {*self.names, bracket(address)}
         with_ports = {f"{name}:{self.port}" for name in names}
         return host in with_ports or (self.port == 80 and host in names)
 
 
-@cache
 def find_names(host: str) -> frozenset[str]:
-    """The host names that requests to a server at ``host`` may use, in addition to its address."""
+    """The names of a server that listens at ``host``; it may ask the name service for them."""
     names = {bracket(host.lower()), *LOOPBACK_NAMES}
     if not is_loopback(host):
         machine = socket.gethostname().lower()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
-from lamina.deploy.web.access import Guard, bracket
+from lamina.deploy.web.access import Guard, bracket, find_names
 from lamina.errors import DataError
 
 CONNECTIONS = 256  # open at once; requests of further connections get status 503
@@ -74,8 +74,9 @@ async def running(
     Yields the URL, and the task of the server. Paths other than ``open_paths`` need the token.
     """
     port = listening.getsockname()[1]
+    names = find_names(address.host)  # before requests wait for it
     config = uvicorn.Config(
-        Guard(app, address.host, port, address.token, open_paths),
+        Guard(app, names, port, address.token, open_paths),
         http="h11",
         ws="none",
         interface="asgi3",
