@@ -271,6 +271,36 @@ def test_other_test_images_do_not_hide_the_verdict_on_others(runs_of_every_kind)
     assert list(found["disagreements"]) == ["linear"]
 
 
+def test_runs_on_different_images_show_where_they_disagree_on_shared_ones(
+    runs_of_every_kind, tmp_path
+):
+    shutil.copytree(runs_of_every_kind["single"].path, tmp_path / "single")
+    shapes = load_data("shapes", Preparation(val_fraction=0.1))
+    order = np.random.default_rng(2).permutation(len(shapes.test))[:150]
+    part = shapes.test.take(order)
+    renamed = dataclasses.replace(part, names=tuple(f"new/{name}" for name in part.names))
+    data = dataclasses.replace(shapes, test=renamed, fingerprint="other", source="")
+    train(data, net=LINEAR, recipe=RECIPE, name="part", runs_dir=tmp_path, progress=False)
+    found = results.compare_with(open_folder(tmp_path), "single", ("part",))
+    (judged,) = found["judged"]
+    assert (judged["images"], found["problems"]) == (150, [])
+    assert judged["remarks"][1] == (
+        f"only B has {len(shapes.test) - 150} other images: accuracy"
+        f" {100 * judged['sharing']['b']['score']:.2f} %"
+    )
+    stored = load_run(tmp_path / "single").outputs["test"]
+    chosen = dict(zip(stored.names, stored.logits.argmax(axis=1).tolist(), strict=True))
+    groups = found["disagreements"]["part"]
+    shown = [(group["better"], image) for group in groups for image in group["images"]]
+    assert len(shown) > 2
+    for better, image in shown:
+        assert renamed.names[image["row"]] == image["name"]
+        name = image["name"].removeprefix("new/")
+        predicted = shapes.test.target_names[chosen[name]]
+        assert image["other"].startswith(f"{predicted} ")
+        assert (predicted == image["target"]) == (better == "b")
+
+
 def test_a_run_without_report_says_how_to_get_it(runs_of_every_kind, tmp_path):
     run = begin_run(
         LINEAR, load_data("shapes"), RECIPE, net_name="tiny", name="paused", runs_dir=tmp_path
