@@ -109,7 +109,7 @@ def test_lamina_chooses_for_ones_own_images_unless_passed(studio_page: Page, stu
     expect(net).to_have_value("mlp")
     source.select_option("single")
     expect(net).to_have_value("choose")
-    expect(studio_page.get_by_label("Time limit")).to_have_value("5m")
+    expect(studio_page.get_by_label("Time limit")).to_have_value("1m")
     view = studio_page.locator("#data-view")
     expect(view).to_contain_text("12 images, 1 class,")
     expect(view).to_contain_text("none to check during training (val)")
@@ -177,7 +177,7 @@ def test_classes_from_a_folder_and_files_train_a_net_to_try(
         "my-images is chosen: round (15), square (15). lamina chooses the net. Next: press Train."
     )
     expect(studio_page.get_by_role("heading", name="Train")).to_be_focused()
-    expect(studio_page.get_by_label("Time limit")).to_have_value("5m")
+    expect(studio_page.get_by_label("Time limit")).to_have_value("1m")
     expect(studio_page.locator("#data-view")).to_contain_text("30 images, 2 classes")
     assert len(list((studio.folder / "my-images").glob("*/*.png"))) == 30
     studio_page.get_by_role("combobox", name="Start from").select_option("mlp")
@@ -193,7 +193,7 @@ def test_classes_from_a_folder_and_files_train_a_net_to_try(
     )
     studio_page.get_by_role("tab", name="Export").click()
     expect(studio_page.locator("#panel")).to_contain_text("lamina train")
-    studio_page.get_by_role("button", name="Make report.html").click()
+    studio_page.get_by_role("button", name="Make and download report.html").click()
     wait_for((studio.folder / "runs" / "mine" / "report.html").exists)
 
 

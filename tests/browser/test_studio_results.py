@@ -248,16 +248,19 @@ def test_files_are_made_and_downloaded(show_run: Show, studio: Studio):
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     panel.get_by_role("button", name="Copy the command").click()
     expect(panel).to_contain_text("The browser does not allow copying here.")
-    panel.get_by_role("button", name="Make model.onnx").click()
+    panel.get_by_role("button", name="Make and download model.onnx").click()
     page.get_by_role("tab", name="Results").click()  # it goes on
     page.locator("#tab-take").click()
     expect(panel).to_contain_text("Compared with the net on 200 images")
     with page.expect_download() as download:
-        panel.get_by_role("button", name="Download model.onnx").click()
+        panel.get_by_role("button", name=re.compile("^Download model.onnx")).click()
     assert download.value.path().stat().st_size > 1000
     assert Axe().run(page).response["violations"] == []
+    with page.expect_download() as download:
+        panel.get_by_role("button", name="Make and download report.html").click()
+    assert b"<h1>one</h1>" in download.value.path().read_bytes()
     shutil.rmtree(studio.folder / "runs" / "one")
-    panel.get_by_role("button", name="Make report.html").click()
+    panel.get_by_role("button", name="Make report.html again").click()
     expect(panel.get_by_role("alert")).to_contain_text("no run")
 
 

@@ -6,6 +6,7 @@ import { test } from "node:test";
 import vm from "node:vm";
 
 import { describe } from "../../src/lamina/deploy/serve/page/predictions.js";
+import { compare } from "../../src/lamina/deploy/studio/page/actions/runs.js";
 import { useRecipe } from "../../src/lamina/deploy/studio/page/actions/plan.js";
 import { listSeries } from "../../src/lamina/deploy/studio/page/views/curves.js";
 import { change, findJob, isActive, state } from "../../src/lamina/deploy/studio/page/state.js";
@@ -191,4 +192,20 @@ test("the status line says what came of a run", () => {
   assert.equal(describeRun({ net: undefined }, { state: "failed" }), "a could not be trained");
   assert.equal(describeRun({ net: undefined }, { state: "stopped" }), "a was cancelled; nothing was saved");
   assert.equal(describeRun({ net: undefined }, null), "a is no longer among the runs");
+});
+
+test("curves of all ticked runs are drawn beside those of the selected one", async (context) => {
+  globalThis.requestAnimationFrame = () => 1;
+  const read = async (_, { body }) => Response.json({ name: JSON.parse(body).run });
+  context.mock.method(globalThis, "fetch", read);
+  const runs = ["a", "b", "c"].map((name) => ({ name }));
+  Object.assign(state, { runs, run: { name: "a", parent: null }, compared: new Set(["deleted"]) });
+  const listOthers = () => state.run.others.map(({ name }) => name);
+  await compare("b", true);
+  assert.deepEqual(listOthers(), ["b"]);
+  await compare("c", true);
+  await compare("a", true);
+  assert.deepEqual(listOthers(), ["b", "c"]);
+  await compare("b", false);
+  assert.deepEqual(listOthers(), ["c"]);
 });

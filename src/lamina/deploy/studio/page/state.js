@@ -29,8 +29,18 @@ export const state = {
   labels: { choices: {} }, // the state of labels.js
 
   // Step 2, Net. Without layers that can be read, `cards` are the last that could.
-  // `typed`: the text as it is being typed, if it is.
-  net: { text: "", typed: null, preset: "", isChosen: false, problem: null, cards: [], parameters: 0, multiplyAdds: 0 },
+  // `typed`: the text as it is being typed, if it is. `filledTime`: the time limit that choosing it filled in.
+  net: {
+    text: "",
+    filledTime: "",
+    typed: null,
+    preset: "",
+    isChosen: false,
+    problem: null,
+    cards: [],
+    parameters: 0,
+    multiplyAdds: 0,
+  },
   openCard: null, // its id
   forward: null, // what the untrained net makes of an example image: {key, row, image, drawings}
 

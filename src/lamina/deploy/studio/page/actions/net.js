@@ -5,7 +5,7 @@ import { change, changePart, describeSource, state } from "../state.js";
 import { refreshPlan, useRecipeOf } from "./plan.js";
 
 export const CHOOSE = "choose";
-export const CHOOSING_TIME = "5m";
+const FEW_IMAGES = 500; // with fewer, a minute is enough to choose a net
 const FIRST = "cnn";
 const OWN = "Flatten(), Output()";
 export const WAIT_MS = 250; // after the last key
@@ -17,6 +17,7 @@ let reading = Promise.resolve(); // until what was typed and clicked so far is s
 
 export function startNet(kept) {
   const text = kept?.typed ?? kept?.text;
+  changePart("net", { filledTime: kept?.filledTime ?? "" });
   if (text) useText(text);
   else usePreset(kept?.isChosen ? CHOOSE : FIRST);
 }
@@ -30,20 +31,34 @@ export function usePreset(name) {
   clearTimeout(timer);
   [timer, asked, typed] = [0, asked + 1, typed + 1]; // whatever was typed before
   changePart("net", { text: "", typed: null, preset: "", isChosen: true, problem: null });
-  change({ time: state.time || CHOOSING_TIME });
+  fillTime();
   refreshPlan();
   return reading;
 }
 
+// The usual time limit for choosing a net and training it.
+export function findChoosingTime() {
+  const images = Object.values(state.preview?.images ?? {}).reduce((sum, size) => sum + size, 0);
+  return state.preview && images < FEW_IMAGES ? "1m" : "5m";
+}
+
+// Fills in the time limit for choosing; one that was typed stays.
+function fillTime() {
+  if (state.time && state.time !== state.net.filledTime) return;
+  const filledTime = findChoosingTime();
+  changePart("net", { filledTime });
+  change({ time: filledTime });
+}
+
 export function useText(text, preset = "") {
-  if (state.net.isChosen && state.time === CHOOSING_TIME) change({ time: "" }); // which only choosing needs
+  if (state.net.isChosen && state.time === state.net.filledTime) change({ time: "" }); // which only choosing needs
   changePart("net", { text, typed: null, preset, isChosen: false });
   return read(text);
 }
 
 // Reads the net again, for other data, once the last edit is shown.
 export function refreshNet() {
-  reading = reading.then(() => state.net.isChosen || parse(state.net.typed ?? state.net.text));
+  reading = reading.then(() => (state.net.isChosen ? fillTime() : parse(state.net.typed ?? state.net.text)));
 }
 
 export function type({ target }) {

@@ -44,15 +44,12 @@ export async function reloadRun(name, isRetry = false) {
   change({ run: { ...run, others, rows, steps, pace, seen } });
 }
 
-// The runs whose curves are shown with those of a run: its parent and, if it is ticked, the others.
-async function readOthers(run) {
-  const names = new Set([run.parent ?? [], state.compared.has(run.name) ? listCompared(run) : []].flat());
-  return (await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))).flat();
-}
-
-// The runs that are ticked, besides this one.
-function listCompared({ name: base }) {
-  return [...state.compared].filter((name) => name !== base && state.runs.some((run) => run.name === name));
+// The runs whose curves are shown with those of a run: its parent, and all that are ticked.
+async function readOthers({ name, parent }) {
+  const ticked = [...state.compared].filter((other) => state.runs.some((run) => run.name === other));
+  const names = new Set(parent ? [parent, ...ticked] : ticked);
+  names.delete(name);
+  return (await Promise.all([...names].map((other) => ask("run", { run: other }).catch(() => [])))).flat();
 }
 
 export async function compare(name, isCompared) {

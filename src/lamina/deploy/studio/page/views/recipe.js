@@ -1,6 +1,6 @@
 // The recipe: fields whose placeholders are what the studio plans for this net and these data.
 
-import { CHOOSING_TIME } from "../actions/net.js";
+import { findChoosingTime } from "../actions/net.js";
 import { fill, listRecipes, setFields } from "../actions/plan.js";
 import { Button, Details, Problem } from "../parts.js";
 import { html, useState } from "../preact.js";
@@ -45,7 +45,7 @@ export function RecipeForm() {
   const { values, plan: planned, net, time, recipeName, runName } = state;
   const [isOpen, setOpen] = useState(false); // stays so if its last value is removed
   const recipes = listRecipes(net.preset);
-  const usualTime = net.isChosen ? CHOOSING_TIME : "";
+  const usualTime = net.isChosen ? findChoosingTime() : "";
   const fields = net.isChosen ? [] : state.fields.filter(({ name, is_main: isMain }) => isMain || values[name]);
   const rest = fields.slice(MAIN);
   const isFilled = Object.keys(readFields()).length > 0 || recipeName || time !== usualTime;

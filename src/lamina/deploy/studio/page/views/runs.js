@@ -7,7 +7,7 @@ import { NARROW, findJob, findSelected, hasEnded, isActive, state } from "../sta
 
 const MANY_RUNS = 3; // more can be sorted and filtered
 const FEW = "Every training is a run: a folder that stays, with its net, its settings and its result.";
-const MANY = "Tick two or more runs to draw their curves together, and to compare them.";
+const MANY = "Tick runs to draw their curves beside those of the selected one, and to compare them.";
 
 export function summarizeRuns() {
   const [best] = state.runs.filter(({ score }) => score).sort((a, b) => rate(b) - rate(a));

@@ -50,24 +50,28 @@ function Code({ text, title }) {
 function MadeFile({ run, file, title, text }) {
   const [bytes, setBytes] = useState(0);
   const [problem, tell] = useState(null);
+  const [isWanted, want] = useState(false); // downloaded once it is made
   const key = `${run.name} ${file}`;
   const job = state.jobs.get(state.making[key]);
   const parity = state.exports[job?.number];
   const isWorking = isActive(job);
-  useEffect(() => {
-    const request = ask("files", { run: run.name });
-    request.then((sizes) => setBytes(sizes[file])).catch(() => null);
-  }, [isWorking]);
   const attempt = (act) => {
     tell(null);
     act().catch((error) => tell(error.message));
   };
+  const save = () => download(run.name, file);
+  useEffect(() => {
+    const request = ask("files", { run: run.name });
+    request.then((sizes) => setBytes(sizes[file])).catch(() => null);
+    if (isWanted && job?.state === "done") attempt(save);
+    if (!isWorking) want(false);
+  }, [isWorking]);
   const make = async () => {
     const started = await ask("make", { run: run.name, file });
     change({ jobs: new Map([[started.number, started], ...state.jobs]) }); // it may have ended
     changePart("making", { [key]: started.number });
+    want(true);
   };
-  const save = () => download(run.name, file);
   const offer = `Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`;
   return html`
     <h3>${title}</h3>
@@ -75,7 +79,7 @@ function MadeFile({ run, file, title, text }) {
     <div class="row">
       ${bytes > 0 && html`<${Button} class="primary" onClick=${() => attempt(save)}>${offer}</${Button}>`}
       <${Button} disabled=${isWorking || !run.rows.length} onClick=${() => attempt(make)}>
-        Make ${file}${bytes > 0 && " again"}
+        ${bytes > 0 ? `Make ${file} again` : `Make and download ${file}`}
       </${Button}>
       ${isWorking && html`<${Progress} label=${`making ${file}`} />`}
     </div>
