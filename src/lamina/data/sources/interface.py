@@ -78,11 +78,10 @@ class Arrays:
 
 
 class Part(NamedTuple):
-    """The images and labels of a split; without names, the images are numbered."""
+    """The images and labels of a split."""
 
     pixels: UInt8[np.ndarray, "_ h w c"]
     labels: Shaped[np.ndarray, "n ..."]
-    names: Sequence[str] = ()
 
 
 class Scan(NamedTuple):
@@ -159,7 +158,7 @@ def join_parts(
                 f"{source} has {count} images, but {len(part.labels)} labels{where}. Create or"
                 " download it again."
             )
-        names += part.names or [f"{folder}{row:05d}" for row in range(count)]
+        names += [f"{folder}{row:05d}" for row in range(count)]
         splits += [split] * count
     if not any(part.pixels.size for part in parts.values()):
         raise DataError(f"{source} has no images. Check how you selected them.")
