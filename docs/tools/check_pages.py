@@ -12,12 +12,12 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from lamina import __version__
 from lamina.cli import COMMANDS, DATA_COMMANDS
+from lamina.cli.options import OPTIONS
 from lamina.cli.parsing import describe_options
 
 ROOT = Path(__file__).parents[2]
@@ -105,9 +105,8 @@ def check_paths(text: str) -> Iterator[str]:
 def list_options() -> dict[str, set[str]]:
     """The options of each command."""
     options = {}
-    for command in (*COMMANDS, *(f"data {part}" for part in DATA_COMMANDS)):
-        module = import_module(f"lamina.cli.{command.replace(' ', '_')}")
-        parser = describe_options(module.Options, command)
+    for command, kind in OPTIONS.items():
+        parser = describe_options(kind, command)
         options[command] = {flag for action in parser._actions for flag in action.option_strings}
     return options
 

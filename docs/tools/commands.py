@@ -6,15 +6,14 @@ import argparse
 import inspect
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from lamina.cli import COMMANDS, DATA_COMMANDS, EXIT_STATUSES, GROUPS
+from lamina.cli.options import OPTIONS
 from lamina.cli.parsing import describe_options
 from tools.source_links import write_if_changed
 
-SHOWN_NOWHERE = ("help", "help-all")
+SHOWN_NOWHERE = ("help", "help_all")
 GROUP_TITLES = {
     "data": "Data",
     "train": "Train",
@@ -59,7 +58,7 @@ def describe_commands() -> Iterator[str]:
             for part in list_commands():
                 if not part.startswith(f"{command} "):
                     continue
-                kind = import_module(f"lamina.cli.{part.replace(' ', '_')}").Options
+                kind = OPTIONS[part]
                 meaning = (inspect.getdoc(kind) or "").split("\n\n")[0].rstrip(".")
                 yield f":doc:`lamina {part} <{part.replace(' ', '-')}>`"
                 yield f"    {escape(' '.join(meaning.split()))}"
@@ -78,8 +77,7 @@ def describe_commands() -> Iterator[str]:
 
 
 def describe_command(command: str) -> Iterator[str]:
-    module = import_module(f"lamina.cli.{command.replace(' ', '_')}")
-    kind: Any = module.Options
+    kind = OPTIONS[command]
     parser = describe_options(kind, command)
     yield from title(f"lamina {command}")
     yield f".. program:: lamina {command}"
@@ -147,7 +145,10 @@ def show_value(action: argparse.Action) -> str:
         return ""
     if isinstance(action.metavar, tuple):
         return " ".join(action.metavar)
-    return action.metavar or ""
+    value = action.metavar or ""
+    if action.nargs == "*" and action.option_strings:
+        return f"{value}..."
+    return value
 
 
 def escape(text: str) -> str:

@@ -16,8 +16,8 @@ from safetensors import safe_open
 
 import lamina
 from lamina import Preparation, Recipe, load_data
+from lamina.cli.options import Train
 from lamina.cli.parsing import describe_options
-from lamina.cli.train import Options
 from support.commands import run_lamina
 from support.images import write_images
 
@@ -39,7 +39,7 @@ def test_the_reference_lists_every_public_name() -> None:
 
 
 def test_the_reference_has_the_options_that_help_shows() -> None:
-    parser = describe_options(Options, "train")
+    parser = describe_options(Train, "train")
     flags = {flag for action in parser._actions for flag in action.option_strings}
     shown = run_lamina("train", "--help-all").stdout
 

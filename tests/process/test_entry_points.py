@@ -19,7 +19,7 @@ def find_loaded(*names):
     return sorted({*names} & set(sys.modules))
 
 main(["--help"])
-print("loaded:", find_loaded("torch", "matplotlib", "numpy", "rich", "tyro"))
+print("loaded:", find_loaded("torch", "matplotlib", "numpy", "rich"))
 for command in COMMANDS:
     try:
         main([command, "--help"])

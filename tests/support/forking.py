@@ -56,7 +56,6 @@ LOADED = (
     "lamina.studies.seeds",
     "rich.progress",
     "rich.table",
-    "tyro",
 )
 FEW_SHAPES = {"train": 800, "test": 200}
 ALL_SHAPES = {"train": 8_000, "test": 2_000}

@@ -1,8 +1,7 @@
-"""The command line: one module for each command, with its options, its call and its output.
+"""The command line: ``options`` has the options of all commands, and a module runs each command.
 
-Help and messages about options must be fast, so the module of a command imports torch, and what
-needs it, only inside its functions. ``models``, ``session`` and ``confidence``, which commands
-share, import it at the top.
+Help and messages about options must be fast, so a command's module, which may import torch, is
+loaded only after its options are parsed.
 """
 
 from __future__ import annotations
@@ -146,12 +145,12 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
             name = f"data {word}"
     from importlib import import_module
 
+    from lamina.cli.options import OPTIONS
     from lamina.cli.parsing import parse_options
     from lamina.cli.terminal import Terminal
 
     with _prepare_process():
-        command: Any = import_module(f"lamina.cli.{name.replace(' ', '_')}")
-        options = parse_options(command.Options, name, arguments)
+        options = parse_options(OPTIONS[name], name, arguments)
         has_progress = getattr(options, "progress", False)
         if has_progress and not options.json:
             raise LaminaError(
@@ -163,6 +162,7 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
             command=("lamina", *words),
             is_quiet=is_quiet,
         )
+        command: Any = import_module(f"lamina.cli.{name.replace(' ', '_')}")
         status: int = command.run(options, terminal)
         if terminal.problems:
             return 2

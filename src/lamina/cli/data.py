@@ -5,15 +5,11 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
-
-from tyro.conf import arg
+from typing import Any
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.fields import PreparationFields
-from lamina.cli.options import DATA, Json, OptionalSource, Progress
+from lamina.cli.options import DATA, Data
 from lamina.cli.output import check_output, save_sheet, writing
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
@@ -21,53 +17,21 @@ from lamina.data import Dataset, Images, Preparation
 from lamina.data.cache import cache_folder
 from lamina.data.findings import Finding, Sighting, imbalance
 from lamina.data.held_out import advise_folds
+from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
 from lamina.data.load import EXAMPLES
+from lamina.data.sources.drawn import POSED_KINDS, write_sample
 from lamina.errors import DataError, plural
 from lamina.targets import REGRESSION
-from lamina.values import Range, fields_to_json
-
-if TYPE_CHECKING:
-    from lamina.data.inspection import Inspection, SizeSummary
+from lamina.values import fields_to_json
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show what a data set contains and report its problems. Nothing is changed.
-
-    Prints splits, classes and image sizes, then problems, worst first: the same image in
-    two splits or with two labels, unreadable files, duplicates, blank images, missing or tiny
-    classes. The exit status is 0 even if there are problems.
-
-    Further commands: lamina data labels finds labels worth checking, and lamina data duplicates
-    finds near-duplicates. For a folder with one of these names, write ./labels.
-
-    Example: lamina data photos --contact-sheet photos.png
-    """
-
-    in_help_all: ClassVar = ("progress",)
-
-    data: OptionalSource = None
-    sample: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """instead of DATA: draw sample images, and save them to this folder"""
-    top: Annotated[int, Range(1)] = 10
-    """number of targets to print, with the most and with the fewest images; --json prints all"""
-    contact_sheet: Path | None = None
-    """save a sheet of sample training images of each class to this .png file"""
-    samples: Annotated[int, Range(1)] = 10
-    """images per class, label or number on the contact sheet"""
-    progress: Progress = False
-    json: Json = False
-    preparation: PreparationFields = field(default_factory=PreparationFields)
-
-
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: Data, terminal: Terminal) -> int:
     if options.sample is not None:
         _refuse_others(options)
         _write_sample(options.sample, terminal)
         return 0
     if options.data is None:
         raise DataError(f"lamina data needs DATA: {DATA}. Use --sample photos to draw a folder.")
-    from lamina.data.inspection import inspect
 
     sheet = options.contact_sheet
     if sheet is not None:
@@ -93,7 +57,7 @@ def run(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _refuse_others(options: Options) -> None:
+def _refuse_others(options: Data) -> None:
     if options.data is not None:
         raise DataError(
             f"--sample saves new images, and does not read {options.data}. Leave out"
@@ -104,7 +68,6 @@ def _refuse_others(options: Options) -> None:
 
 
 def _write_sample(folder: Path, terminal: Terminal) -> None:
-    from lamina.data.sources.drawn import POSED_KINDS, write_sample
 
     with writing(folder, "Use another folder."):
         if folder.exists() and any(folder.iterdir()):
@@ -138,7 +101,6 @@ def _print_summary(dataset: Dataset, inspection: Inspection, top: int, terminal:
 
 
 def _print_numbers(dataset: Dataset, terminal: Terminal) -> None:
-    from lamina.data.inspection import measure_spread
 
     spreads = [measure_spread(images) for images in dataset.splits.values()]
     rows = []
@@ -205,7 +167,6 @@ def _name(sighting: Sighting, finding: Finding) -> str:
 
 
 def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
-    from lamina.data.inspection import measure_spread
 
     def list_images(sightings: Sequence[Sighting]) -> list[dict[str, Any]]:
         return [sighting._asdict() for sighting in sightings]

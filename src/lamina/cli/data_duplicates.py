@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.fields import PreparationFields
-from lamina.cli.options import Json, Progress, Source, Top
+from lamina.cli.options import DataDuplicates
 from lamina.cli.output import check_new, check_output, save_table
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
 from lamina.errors import plural
+from lamina.insight.similarity import compare_images
 
 
-@dataclass(frozen=True)
-class Options:
-    """Find near-duplicates, within and across splits. Nothing is changed.
-
-    Near-duplicates are translated, mirrored, recolored or recompressed copies.
-
-    Example: lamina data duplicates photos --groups groups.csv
-    """
-
-    in_help_all: ClassVar = ("progress",)
-
-    data: Source
-    groups: Path | None = None
-    """save groups of near-duplicates to this .csv file, for --group-from"""
-    top: Top = 10
-    progress: Progress = False
-    json: Json = False
-    preparation: PreparationFields = field(default_factory=PreparationFields)
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.insight.similarity import compare_images
+def run(options: DataDuplicates, terminal: Terminal) -> int:
 
     if options.groups is not None:
         check_output(options.groups, (".csv",), "--groups")

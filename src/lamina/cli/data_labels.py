@@ -3,63 +3,30 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from tyro.conf import arg
+import torch
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.fields import PreparationFields
-from lamina.cli.options import Device, Json, OwnModule, Progress, Source, Top
+from lamina.cli.models import choose_evaluated_data, load_predictor
+from lamina.cli.options import DataLabels
 from lamina.cli.output import check_new, check_output, save_sheet, save_table
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Preparation
 from lamina.data.corrections import ADVICE, COLUMNS
 from lamina.errors import escape, plural
-
-if TYPE_CHECKING:
-    from lamina.insight.confident_learning import LabelIssues
-    from lamina.insight.confusions import Confusions
-    from lamina.training.task import Task
-
-
-@dataclass(frozen=True)
-class Options:
-    """Find labels that are worth checking. Nothing is changed.
-
-    lamina trains nets by cross-validation, so that no net has seen a label that it judges. With
-    --with, the model of a run judges the labels, and lamina prints hard classes and hard images,
-    too.
-
-    Example: lamina data labels photos --output issues.csv
-    """
-
-    in_help_all: ClassVar = ("progress",)
-
-    data: Source
-    run: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
-    """judge the labels with the model of a run, and also print hard classes and hard
-    images"""
-    pretrained: bool = True
-    """use pretrained weights that are already on this machine"""
-    net: OwnModule = None
-    device: Device = "auto"
-    top: Top = 10
-    output: tuple[Path, ...] = ()
-    """save the labels as a table to correct (.csv), a sheet of images (.png) or both"""
-    hard: Path | None = None
-    """with --with: save a sheet of the most frequent confusions and of the images with the largest
-    losses to this .png file"""
-    progress: Progress = False
-    json: Json = False
-    preparation: PreparationFields = field(default_factory=PreparationFields)
+from lamina.evaluation.outputs import Outputs
+from lamina.insight.confident_learning import PRECISION, LabelIssues, judge_labels
+from lamina.insight.confusions import HARDEST, PAIR_HEADS, Confusions, find_confusions
+from lamina.studies.analyses import check_labels, choose_checkers
+from lamina.targets import SINGLE_LABEL
+from lamina.training.device import choose_device
+from lamina.training.prediction import predict_logits
+from lamina.training.task import Task
 
 
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.studies.analyses import check_labels, choose_checkers
-    from lamina.training.device import choose_device
+def run(options: DataLabels, terminal: Terminal) -> int:
 
     for file in options.output:
         check_output(file, (".csv", ".png"))
@@ -86,9 +53,8 @@ def run(options: Options, terminal: Terminal) -> int:
 
 
 def _print_issues(
-    labels: LabelIssues, dataset: Dataset, options: Options, terminal: Terminal
+    labels: LabelIssues, dataset: Dataset, options: DataLabels, terminal: Terminal
 ) -> None:
-    from lamina.insight.confident_learning import PRECISION
 
     terminal.say(*labels.summary_lines())
     for warning in labels.warnings():
@@ -117,7 +83,7 @@ def _print_issues(
 
 
 def _save_corrections(
-    labels: LabelIssues, file: Path, options: Options, terminal: Terminal
+    labels: LabelIssues, file: Path, options: DataLabels, terminal: Terminal
 ) -> None:
     save_table(file, [COLUMNS, *labels.corrections()])
     files = (*options.preparation.get("labels_from", ()), file)
@@ -128,14 +94,7 @@ def _save_corrections(
     terminal.remark(f"label issues: {file}. {advice}")
 
 
-def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
-    import torch
-
-    from lamina.cli.models import choose_evaluated_data, load_predictor
-    from lamina.evaluation.outputs import Outputs
-    from lamina.insight.confident_learning import judge_labels
-    from lamina.insight.confusions import HARDEST, find_confusions
-    from lamina.training.prediction import predict_logits
+def _judge_by_run(options: DataLabels, path: Path, terminal: Terminal) -> None:
 
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
@@ -180,8 +139,6 @@ def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
 
 
 def _print_confusions(task: Task, confusions: Confusions, top: int, terminal: Terminal) -> None:
-    from lamina.insight.confusions import PAIR_HEADS
-    from lamina.targets import SINGLE_LABEL
 
     terminal.say("", f"hard classes and images, among {confusions.describe_images()}:")
     if confusions.pairs:

@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float32
 
-from lamina.cli.fields import PreparationFields
-from lamina.cli.options import Device, Json, OwnModule, RunFolder
+from lamina.cli.models import choose_evaluated_data, load_predictor
+from lamina.cli.options import Evaluate
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Images
+from lamina.data.arrays import find_digests
+from lamina.data.load import find_prepared
 from lamina.errors import DataError, plural
+from lamina.evaluation.evaluating import evaluate_with_logits
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.predictions import make_prediction, name_columns
 from lamina.files import open_atomically
+from lamina.runs.run import Run, correct_outputs, find_outputs, load_run, score_outputs
 from lamina.text import guard
-
-if TYPE_CHECKING:
-    from jaxtyping import Float32
-
-    from lamina.evaluation.outputs import Outputs
-    from lamina.runs.run import Run
-    from lamina.training.task import Task
+from lamina.training.task import Task
 
 
-@dataclass(frozen=True)
-class Options:
-    """Evaluate a run's model on its test images, or on another data set.
-
-    Example: lamina evaluate runs/pets --data new-photos
-    """
-
-    run: RunFolder
-    data: str | None = None
-    """another data set; lamina evaluates all of it, unless it is divided into splits (default: the
-    run's data set)"""
-    unknown: Literal["error", "ignore"] = "error"
-    """what to do with images of classes that the model does not have: stop, or leave them out"""
-    split: Literal["train", "val", "test"] | None = None
-    """split to evaluate on (default: test, or val if there is no test)"""
-    output: Path | None = None
-    """save a table with a row for each image to this .csv file: target, prediction, probabilities,
-    split and fold; for the model of a cross-validation, also the predictions of its folds"""
-    preparation: PreparationFields = field(default_factory=PreparationFields)
-    net: OwnModule = None
-    device: Device = "auto"
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.models import (
-        choose_evaluated_data,
-        load_predictor,
-    )
-    from lamina.evaluation.evaluating import evaluate_with_logits
+def run(options: Evaluate, terminal: Terminal) -> int:
 
     if options.output is not None:
         check_output(options.output, (".csv",))
@@ -83,10 +56,8 @@ def run(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _score_corrected(options: Options, terminal: Terminal) -> int:
+def _score_corrected(options: Evaluate, terminal: Terminal) -> int:
     """Score the run on its own images, with corrected labels."""
-    from lamina.runs.run import correct_outputs, find_outputs, load_run, score_outputs
-
     others = [name for name in options.preparation if name != "labels_from"]
     if others:
         raise DataError(
@@ -114,7 +85,7 @@ def _score_corrected(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _choose_split(dataset: Dataset, options: Options) -> Images:
+def _choose_split(dataset: Dataset, options: Evaluate) -> Images:
     split = options.split
     if split is None:
         split = "val"
@@ -132,8 +103,6 @@ def _list_outputs(
     run: Run, task: Task, images: Images, logits: Float32[np.ndarray, "n k"], is_of_run: bool
 ) -> list[Outputs]:
     """The outputs for the images, and for the folds of a cross-validation."""
-    from lamina.evaluation.outputs import Outputs
-
     folds = None
     fold = run.record.data.preparation.folds()
     if is_of_run and fold and fold[0] and images.split == "test":
@@ -148,10 +117,6 @@ def _list_outputs(
 
 def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
     """Write a row for each image; for regression, the target and the prediction of each number."""
-    import torch
-
-    from lamina.evaluation.predictions import make_prediction, name_columns
-
     columns = name_columns(task)
     targets = ["target"]
     if task.kind.name == "regression":
@@ -181,9 +146,6 @@ def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
 
 def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict[str, Any]:
     """Report how many images are among the run's training images; as JSON values."""
-    from lamina.data.arrays import find_digests
-    from lamina.data.load import find_prepared
-
     recorded = run.record.data
     dataset = find_prepared(recorded.source, recorded.preparation, recorded.fingerprint)
     if dataset is None or dataset.train.shape != images.shape:

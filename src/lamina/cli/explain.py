@@ -2,57 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import arg
-
-from lamina.cli.options import Device, Images, Json, OwnModule, RunFolder
+from lamina.cli.image_argument import choose_images
+from lamina.cli.models import load_predictor
+from lamina.cli.options import Explain
 from lamina.cli.output import make_folder, save_arrays, save_sheet
 from lamina.cli.terminal import Terminal
-
-if TYPE_CHECKING:
-    from lamina.insight.explaining import Explanation
+from lamina.data.image_inputs import decode_ahead
+from lamina.evaluation.predictions import describe
+from lamina.insight.explaining import (
+    METHODS,
+    Explanation,
+    choose_methods,
+    explain_pixels,
+    find_output,
+)
 
 STEM_BYTES = 200  # file systems allow names of 255 bytes, and writing atomically adds to them
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show which pixels a prediction depends on, as a map, and measure how faithful the map is.
-
-    Example: lamina explain runs/pets cat.jpg
-    """
-
-    run: RunFolder
-    images: Images
-    method: Literal["occlusion", "gradients", "grad-cam"] | None = None
-    """method: occlusion (covering parts of the image), integrated gradients, or Grad-CAM (default:
-    all three)"""
-    target: str | None = None
-    """class, label or number to explain (default: the most likely class or label, or the first
-    number)"""
-    output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """folder for the figures (.png) and maps (.npz) (default: explanations in the run's folder)"""
-    net: OwnModule = None
-    device: Device = "auto"
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.image_argument import choose_images
+def run(options: Explain, terminal: Terminal) -> int:
 
     images, _ = choose_images(options.images, terminal)
     _explain_images(options, images, terminal)
     return 0
 
 
-def _explain_images(options: Options, images: list[Path], terminal: Terminal) -> None:
-    from lamina.cli.models import load_predictor
-    from lamina.data.image_inputs import decode_ahead
+def _explain_images(options: Explain, images: list[Path], terminal: Terminal) -> None:
     from lamina.drawing.explanation_sheet import build_explanation_sheet
-    from lamina.insight.explaining import METHODS, choose_methods, explain_pixels, find_output
 
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
@@ -85,7 +63,6 @@ def _explain_images(options: Options, images: list[Path], terminal: Terminal) ->
 
 
 def _print(explanation: Explanation, file: Path, terminal: Terminal) -> None:
-    from lamina.evaluation.predictions import describe
 
     values = explanation.to_json()
     maps = values.pop("maps")

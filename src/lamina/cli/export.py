@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from tyro.conf import Positional
-
-from lamina.cli.options import Json, MovedData, OwnModule, RunFolder
+from lamina.cli.models import choose_run_data, load_predictor
+from lamina.cli.options import Export
 from lamina.cli.output import check_output, writing
 from lamina.cli.terminal import Terminal
+from lamina.data import NAMES
+from lamina.data.sources.published import find_download_mb
+from lamina.deploy.export import check_parity, describe_model, export_onnx
 from lamina.files import write_atomically, write_json
 
 
-@dataclass(frozen=True)
-class Options:
-    """Export a run's model with its preprocessing, and check numerically that it matches the run.
-
-    Example: lamina export runs/pets pets.onnx
-    """
-
-    run: RunFolder
-    file: Positional[Path]
-    """ONNX file to write; lamina writes the result of the check to FILE.json"""
-    data: MovedData = None
-    net: OwnModule = None
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.models import choose_run_data, load_predictor
-    from lamina.data import NAMES
-    from lamina.data.sources.published import find_download_mb
-    from lamina.deploy.export import check_parity, describe_model, export_onnx
+def run(options: Export, terminal: Terminal) -> int:
 
     file = options.file
     check_output(file, (".onnx",), "FILE")

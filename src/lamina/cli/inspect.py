@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
-
-from lamina.cli.options import Device, Json, MovedData, OwnModule, RunFolder
+from lamina.cli.models import choose_layer, choose_run_data, load_predictor
+from lamina.cli.options import Inspect
 from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.terminal import Terminal
-
-if TYPE_CHECKING:
-    from lamina.insight.units import InspectedImages, LayerUnits
-    from lamina.training.model import Model
+from lamina.insight.inspected_layers import choose_layers
+from lamina.insight.probes import compare_probes
+from lamina.insight.units import InspectedImages, LayerUnits, choose_images, inspect_layers
+from lamina.training.model import Model
 
 MOST_UNITS = 96  # on the figure of a single layer
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show which images excite a net's units, and how well each layer separates the classes.
-
-    Example: lamina inspect runs/pets --layer 3
-    """
-
-    run: RunFolder
-    layer: str | None = None
-    """show the units of one layer, given by its number (from 1) or module path (default: all layers
-    with weights)"""
-    output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """folder for the figures (default: inspection in the run's folder)"""
-    data: MovedData = None
-    net: OwnModule = None
-    device: Device = "auto"
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.models import choose_layer, choose_run_data, load_predictor
-    from lamina.insight.units import choose_images, inspect_layers
+def run(options: Inspect, terminal: Terminal) -> int:
 
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
@@ -72,9 +48,6 @@ def run(options: Options, terminal: Terminal) -> int:
 
 def _show_all(model: Model, images: InspectedImages, folder: Path, terminal: Terminal) -> None:
     from lamina.drawing.unit_sheets import draw_probes
-    from lamina.insight.inspected_layers import choose_layers
-    from lamina.insight.probes import compare_probes
-    from lamina.insight.units import inspect_layers
 
     layers = choose_layers(model)
     terminal.remark(f"fitting probes to {len(layers)} layers, with trained and with random weights")

@@ -12,10 +12,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
 from lamina.files import read_bytes
 from lamina.nets import Layer, Net
+from lamina.runs.record import OwnModule
 from lamina.runs.start import TIMM, NetChoice, find_net
 
 
@@ -44,7 +47,6 @@ def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> Net
 
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
-    from lamina.runs.record import OwnModule
 
     if not file.is_file():
         raise NetError(
@@ -119,7 +121,6 @@ def _run_file(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _call_own(path: Path, make: Callable[[], Any]) -> Any:
-    from torch import nn
 
     for argument in inspect.signature(make).parameters.values():
         is_variadic = argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lamina.errors import DataError
 from lamina.files import open_atomically, write_atomically
 from lamina.text import guard
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -95,8 +96,6 @@ def save_sheet(sheet: Figure | Image, file: Path) -> None:
 
 def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Save arrays by name to a .npz file."""
-    import numpy as np
-
     with writing(file), open_atomically(file) as opened:
         # mypy matches the names with the arguments of the function
         np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]

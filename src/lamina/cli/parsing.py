@@ -1,47 +1,47 @@
-"""Parse a command's options with tyro, which derives flags and help from a dataclass."""
+"""Parse a command's words with argparse, as the fields of its dataclass describe its options."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import shutil
 import textwrap
-import warnings
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_args, get_type_hints
-
-import tyro
-
-# A private module, which tyro's upper bound in pyproject.toml and the tests of messages guard.
-from tyro._errors import (
-    BadValue,
-    InstantiationFailure,
-    InvalidChoice,
-    MissingArgs,
-    ParseErrorEvent,
-    UnrecognizedArgs,
-    on_parse_error,
-)
-from tyro.constructors import (
-    ConstructorRegistry,
-    PrimitiveConstructorSpec,
-    PrimitiveTypeInfo,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
 )
 
 from lamina.errors import LaminaError, find_nearest, plural
 from lamina.values import Range, check_values, read_texts
 
 Options = TypeVar("Options")
-METAVARS: Mapping[Any, str] = {int: "N", float: "VALUE", Path: "FILE", str: "TEXT"}
+METAVARS: Mapping[Any, str] = {int: "N", float: "VALUE", Path: "FILE"}
 UNITS = ("PX", "FRACTION")
-CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
-_HELP_ALL: Any = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
+NUMBERS: Mapping[Any, str] = {int: "a whole number", float: "a number"}
+HELP = ("-h", "--help", "--help-all")
+
+
+@dataclass(frozen=True)
+class Arg:
+    """What a field's type, name and default do not say of an argument or option."""
+
+    help: str = ""  # by default, the string below the field
+    metavar: str = ""
+    flag: str = ""  # by default, the field's name
+    is_positional: bool = False
 
 
 class Given(dict[str, Any]):
@@ -51,308 +51,334 @@ class Given(dict[str, Any]):
     group: ClassVar[str]  # its title in the help
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
-    flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some fields
+    args: ClassVar[Mapping[str, Arg]] = {}
     types: ClassVar[Mapping[str, Any]] = {}  # where they are not the dataclass's
-
-    @classmethod
-    def check(cls, **values: Any) -> Given:
-        """Keep the values that were typed, and check them."""
-        defaults = {field.name: field.default for field in dataclasses.fields(cls.kind)}
-        typed = cls()
-        for name, value in values.items():
-            if value is None:
-                continue
-            try:
-                typed |= check_values(cls.kind, {name: value}, LaminaError)
-            except LaminaError as error:
-                flag = cls({name: value}).flags_of()
-                advice = f"Leave out {flag} for the default."
-                if defaults[name]:
-                    advice = f"Try {flag} {defaults[name]}."
-                raise LaminaError(f"{error} {advice}") from None
-        return typed
 
     def flags_of(self, names: Collection[str] | None = None) -> str:
         """List the flags that were typed, or those among ``names``."""
-        flags = []
-        for name in self:
-            if names is None or name in names:
-                renamed = getattr(self.flags.get(name), "name", None)
-                flags.append(f"--{renamed or name.replace('_', '-')}")
+        if names is None:
+            names = list(self)
+        flags = [_to_flag(name, self.args.get(name, Arg())) for name in self if name in names]
         return " and ".join(flags)
 
 
-class _Box:
-    fields: ClassVar[tuple[StructFieldSpec, ...]]
+@dataclass(frozen=True)
+class Option:
+    """An argument or an option of a command."""
 
+    name: str  # of its field
+    flag: str  # empty for an argument
+    kind: Any  # of one value
+    count: int | str | None  # of values, as argparse's ``nargs``
+    choices: tuple[str, ...]
+    limits: tuple[Range, ...]
+    default: Any
+    text: str
+    metavar: str
+    group: str = ""
+    is_further: bool = False  # only ``--help-all`` shows it
 
-def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -> Options:
-    """Parse a command's arguments into its dataclass; raise ``LaminaError`` for invalid ones."""
-    width = shutil.get_terminal_size().columns
-    # tyro does not wrap a description, and joins its lines unless they begin with a space.
-    paragraphs = map(_join_lines, (inspect.getdoc(kind) or "").split("\n\n"))
-    description = "\n".join(
-        textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ")
-        for text in paragraphs
-    )
-    words = list(arguments)
-    shows_further = None
-    if {"-h", "--help", "--help-all"} & set(words):
-        shows_further = "--help-all" in words
-        words = ["--help"]
-    with on_parse_error(partial(_explain, kind, command)):
-        options = tyro.cli(
-            kind,
-            prog=f"lamina {command}",
-            description=description,
-            args=words,
-            config=CONFIG,
-            registry=_build_registry(shows_further),
-        )
-    _check_ranges(options)
-    return options
+    def convert(self, text: str) -> Any:
+        """Convert a typed word; raises ``LaminaError``."""
+        if self.choices and text not in self.choices:
+            expected = ", ".join(self.choices)
+            raise LaminaError(f"{self.flag} is {text!r}; it must be one of {expected}.")
+        try:
+            return self.kind(text)
+        except ValueError:
+            expected = NUMBERS[self.kind]
+            raise LaminaError(f"{self.flag} is {text!r}; it must be {expected}.") from None
 
-
-def describe_options(kind: type[Any], command: str) -> Any:
-    """The argparse parser of a command, with all its options in their groups."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return tyro.extras.get_parser(
-            kind, prog=f"lamina {command}", config=CONFIG, registry=_build_registry(True)
-        )
-
-
-def _build_registry(shows_further: bool | None) -> ConstructorRegistry:
-    registry = ConstructorRegistry()
-    registry.primitive_rule(_read_number)
-    registry.primitive_rule(_read_optional)
-    registry.struct_rule(partial(_read_struct, shows_further=shows_further))
-    return registry
-
-
-def _check_ranges(options: Any) -> None:
-    """Raise ``LaminaError`` for a number outside the ``Range`` of its option."""
-    for field in _list_fields(type(options)):
-        value = getattr(options, field.name)
-        for note in getattr(field.type, "__metadata__", ()):
-            if isinstance(note, Range) and value is not None and value not in note:
-                flag = _to_flag(field.name)
-                expected = str(note).removeprefix("of ")
-                example = field.default
+    def check_range(self, value: Any) -> None:
+        """Raise ``LaminaError`` for a number outside the range."""
+        for limit in self.limits:
+            if value not in limit:
+                expected = str(limit).removeprefix("of ")
+                example = self.default
                 if example is None:
-                    example = note.low
+                    example = limit.low
                 raise LaminaError(
-                    f"{flag} is {value}; it must be {expected}. Use {flag} {example}."
+                    f"{self.flag} is {value}; it must be {expected}. Use {self.flag} {example}."
                 )
+
+
+def parse_options(kind: type[Options], command: str, words: Sequence[str]) -> Options:
+    """Parse a command's words into its dataclass; raise ``LaminaError`` for invalid ones."""
+    if set(HELP) & set(words):
+        describe_options(kind, command, shows_all="--help-all" in words).print_help()
+        raise SystemExit(0)
+    options = list_options(kind)
+    try:
+        typed = _read_words(options, words)
+    except LaminaError as error:
+        raise LaminaError(f"{error} Run lamina {command} --help to see the options.") from None
+    for option in options:
+        if option.name in typed:
+            option.check_range(typed[option.name])
+        elif option.default is dataclasses.MISSING:
+            raise LaminaError(
+                f"lamina {command} needs {option.metavar}: {option.text}. Run lamina {command}"
+                " --help to see the options."
+            )
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        given = _find_given(field)
+        if given is not None:
+            names = [part.name for part in dataclasses.fields(given.kind)]
+            parts = {name: typed.pop(name) for name in names if name in typed}
+            typed[field.name] = _check(given(parts))
+    return kind(**typed)
+
+
+def _read_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
+    """The values in a command's words, by the names of their fields."""
+    before = list(words)
+    after: list[str] = []
+    if "--" in before:
+        after = before[before.index("--") + 1 :]
+        before = before[: before.index("--")]
+    parser = _build_parser([option for option in options if option.flag])
+    try:
+        namespace, rest = parser.parse_known_args(map(_spell, before))
+    except argparse.ArgumentError as error:
+        _explain(error, options)
+    unknown = [word for word in rest if word.startswith("-") and word != "-"]
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        nearest = find_nearest(flag, [option.flag for option in options])
+        advice = "" if nearest is None else f" Did you mean {nearest}?"
+        raise LaminaError(f"Unknown option {flag}.{advice}")
+    texts = vars(namespace)
+    arguments = [*rest, *after]
+    for option in options:
+        if option.flag or not arguments:
+            continue
+        texts[option.name] = arguments
+        if option.count is None:
+            texts[option.name] = arguments.pop(0)
+        else:
+            arguments = []
+    if arguments:
+        raise LaminaError(f"Unexpected argument {arguments[0]}.")
+    values = {}
+    for option in options:
+        if option.name in texts:
+            values[option.name] = _convert(option, texts[option.name])
+    return values
+
+
+def _spell(word: str) -> str:
+    """A word with hyphens in its flag: ``--label_smoothing=0.1`` is accepted, too."""
+    flag, equals, value = word.partition("=")
+    if not flag.startswith("--"):
+        return word
+    return f"{flag.replace('_', '-')}{equals}{value}"
+
+
+def _convert(option: Option, texts: Any) -> Any:
+    if isinstance(texts, bool):
+        return texts
+    if isinstance(texts, str):
+        return option.convert(texts)
+    return tuple(map(option.convert, texts))
+
+
+def _explain(error: argparse.ArgumentError, options: Sequence[Option]) -> NoReturn:
+    """Raise a ``LaminaError`` in place of argparse's message about a number of values."""
+    flag = (error.argument_name or "").partition("/")[0]
+    for option in options:
+        if option.flag == flag and isinstance(option.count, int | None):
+            needed = plural(option.count or 1, "value", "values")
+            if option.kind is bool:
+                needed = "no value"
+            raise LaminaError(f"{flag} needs {needed}.")
+    raise LaminaError("The arguments cannot be used.")
+
+
+def _check(given: Given) -> Given:
+    """Check the typed values of some fields."""
+    checked = type(given)()
+    for field in dataclasses.fields(given.kind):
+        if field.name not in given:
+            continue
+        typed = {field.name: given[field.name]}
+        try:
+            checked |= check_values(given.kind, typed, LaminaError)
+        except LaminaError as error:
+            flag = type(given)(typed).flags_of()
+            advice = f"Leave out {flag} for the default."
+            if field.default:
+                advice = f"Try {flag} {field.default}."
+            raise LaminaError(f"{error} {advice}") from None
+    return checked
 
 
 def refuse(options: Any, reason: str, *names: str) -> None:
     """Raise ``LaminaError`` with a reason if options with these names were given."""
     flags = []
-    for field in _list_fields(type(options)):
+    for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if field.name not in names or value == field.default:
+        if field.name not in names:
             continue
         if isinstance(value, Given):
-            flags.append(value.flags_of())
-        elif value is False:
-            flags.append(_to_flag(f"no-{field.name}"))
-        else:
-            flags.append(_to_flag(field.name))
+            flags += filter(None, [value.flags_of()])
+        elif value is False and field.default is not False:
+            flags.append(_to_flag(f"no-{field.name}", Arg()))
+        elif value != field.default:
+            flags.append(_to_flag(field.name, Arg()))
     if flags:
         raise LaminaError(f"{reason} Leave out {' and '.join(flags)}.")
 
 
-def _to_flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def describe_options(
+    kind: type[Any], command: str, *, shows_all: bool = True
+) -> argparse.ArgumentParser:
+    """A command's parser for its help: with all options, or those that most people need."""
+    options = list_options(kind)
+    width = shutil.get_terminal_size().columns - 2
+    paragraphs = (inspect.getdoc(kind) or "").split("\n\n")
+    text = "\n\n".join(textwrap.fill(" ".join(text.split()), width) for text in paragraphs)
+    arguments = [option.metavar for option in options if not option.flag]
+    parser = _build_parser(options, shows_all=shows_all)
+    parser.usage = " ".join(["lamina", command, *arguments, "[OPTIONS]"])
+    parser.description = text
+    return parser
 
 
-def _explain(kind: Any, command: str, event: ParseErrorEvent) -> NoReturn:
-    """Raise a ``LaminaError`` in place of tyro's message about invalid arguments."""
-    match event:
-        case UnrecognizedArgs(tokens=[token, *_]) if token.startswith("-"):
-            flag = token.partition("=")[0]
-            nearest = find_nearest(flag, _list_flags(kind))
-            problem = f"Unknown option {flag}."
-            if nearest is not None:
-                problem = f"{problem} Did you mean {nearest}?"
-        case UnrecognizedArgs(tokens=[token, *_]):
-            problem = f"Unexpected argument {token}."
-        case InvalidChoice(argument=argument, value=value, choices=choices):
-            expected = ", ".join(choices)
-            problem = f"{argument.display_name()} is {value!r}; it must be one of {expected}."
-        case MissingArgs(missing_arguments=[missing, *_]):
-            field = missing.arg.field
-            text = field.argconf.help or field.helptext
-            problem = f"lamina {command} needs {missing.arg.lowered.metavar}: {text}."
-        case BadValue(argument=argument) if isinstance(argument.lowered.nargs, int):
-            needed = plural(argument.lowered.nargs, "value", "values")
-            problem = f"{argument.display_name()} needs {needed}."
-        case InstantiationFailure(message=message, argument=argument) if argument is not None:
-            problem = f"{argument.display_name()} {message}."
-        case _:
-            problem = "The arguments cannot be used."
-    raise LaminaError(f"{problem} Run lamina {command} --help to see the options.")
-
-
-def _list_flags(kind: Any) -> list[str]:
-    """The flags of a command's options."""
-    flags: list[str] = []
-    for field in _list_fields(kind):
-        fields = [field]
-        if isinstance(field.default, Given):
-            fields = _list_given(type(field.default))
-        for listed in fields:
-            notes = getattr(listed.type, "__metadata__", ())
-            names = [getattr(note, "name", None) for note in notes]
-            name = next(filter(None, names), listed.name)
-            flags.append(_to_flag(name))
-    return flags
-
-
-def _read_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Parse numbers with messages for people."""
-    if info.type not in (int, float):
-        return None
-    kind: Any = info.type
-    what = "a whole number" if kind is int else "a number"
-
-    def parse(texts: list[str]) -> Any:
-        try:
-            return kind(texts[0])
-        except ValueError:
-            raise ValueError(f"is {texts[0]!r}; it must be {what}") from None
-
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=kind.__name__.upper(),
-        instance_from_str=parse,
-        is_instance=lambda value: isinstance(value, kind),
-        str_from_instance=lambda value: [str(value)],
+def _build_parser(options: Sequence[Option], *, shows_all: bool = True) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # the dataclass has the defaults
+        allow_abbrev=False,
+        exit_on_error=False,
     )
+    if any(option.is_further for option in options):
+        parser.add_argument("--help-all", action="help", help="show all options and exit")
+    boxes: dict[str, Any] = {"": parser}
+    for option in options:
+        if option.group not in boxes:
+            boxes[option.group] = parser.add_argument_group(f"{option.group} options")
+        _add(boxes[option.group], option, is_shown=shows_all or not option.is_further)
+    return parser
 
 
-def _read_optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Make tyro parse ``T | None`` as ``T``: nobody types None."""
-    inner, *others = get_args(info.type) or (None,)
-    if others != [NoneType]:
-        return None
-    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(inner, info.markers))
-    if not isinstance(spec, PrimitiveConstructorSpec):
-        return None
-    return dataclasses.replace(
-        spec, is_instance=lambda _: True, str_from_instance=lambda value: [str(value)]
-    )
+def _add(box: Any, option: Option, *, is_shown: bool) -> None:
+    text = argparse.SUPPRESS
+    if is_shown:
+        text = option.text.replace("%", "%%")
+    if not option.flag:
+        count = option.count or "?"  # whether it may be left out is checked later
+        box.add_argument(option.name, nargs=count, metavar=option.metavar, help=text)
+    elif option.kind is not bool:
+        metavar: Any = option.metavar
+        if isinstance(option.count, int):
+            metavar = tuple(metavar.split())
+        box.add_argument(
+            option.flag, dest=option.name, nargs=option.count, metavar=metavar, help=text
+        )
+    elif option.default is False:
+        box.add_argument(option.flag, dest=option.name, action="store_true", help=text)
+    else:
+        switch = argparse.BooleanOptionalAction
+        box.add_argument(option.flag, dest=option.name, action=switch, help=text)
 
 
-def _read_struct(
-    info: StructTypeInfo, *, shows_further: bool | None
-) -> StructConstructorSpec | None:
-    """List a dataclass's fields for tyro. For help, group them; ``shows_further`` includes all."""
-    kind: Any = info.type
-    if not isinstance(kind, type):
-        return None
-    if issubclass(kind, _Box):
-        return StructConstructorSpec(dict, kind.fields)
-    if issubclass(kind, Given):
-        return StructConstructorSpec(kind.check, tuple(_list_given(kind)))
-    if not dataclasses.is_dataclass(kind):
-        return None
-    fields = _list_fields(kind)
-    if shows_further is None:
-        return StructConstructorSpec(kind, tuple(fields))
-    options: list[StructFieldSpec] = []
-    boxes: dict[str, list[StructFieldSpec]] = {}
-    further = getattr(kind, "in_help_all", ())
-    groups = getattr(kind, "in_groups", {})
-    has_further = False
-    for field in fields:
-        group = groups.get(field.name)
-        listed = [field]
-        shown = [field]
-        if isinstance(field.default, Given):
-            group = field.default.group
-            listed = _list_given(type(field.default))
-            shown = [member for member in listed if member.name in field.default.shown]
-        if field.name in further:
-            shown = []
-        has_further |= shown != listed
-        if shows_further:
-            shown = listed
-        box = options
-        if group is not None:
-            box = boxes.setdefault(group, [])
-        box.extend(shown)
-    if has_further:
-        options.append(StructFieldSpec("help_all", _HELP_ALL, False, "show all options and exit"))
-    for name, members in boxes.items():
-        if members:
-            kind = type(name, (_Box,), {"fields": tuple(members)})
-            options.append(StructFieldSpec(name, kind, tyro.MISSING_NONPROP, ""))
-    return StructConstructorSpec(info.type, tuple(options))
-
-
-def _list_fields(kind: Any) -> list[StructFieldSpec]:
-    """List a dataclass's fields for tyro, each with its help on one line."""
-    types = get_type_hints(kind, include_extras=True)
+def list_options(kind: type[Any]) -> list[Option]:
+    """The arguments and options of a command, in the order of its fields."""
+    hints = get_type_hints(kind, include_extras=True)
     texts: dict[str, str] = {}
-    for base in kind.__mro__[-2::-1]:
+    for base in reversed(kind.__mro__[:-1]):
         texts |= read_texts(base)
-    fields = []
+    groups = getattr(kind, "in_groups", {})
+    further = getattr(kind, "in_help_all", ())
+    options = []
     for field in dataclasses.fields(kind):
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        if default is dataclasses.MISSING:
-            default = tyro.MISSING_NONPROP
-        hint = None
-        if default is True:
-            hint = "(default: on)"
-        elif _is_unset(default):
-            hint = ""
-        option = _annotate(types[field.name], field, hint)
-        fields.append(StructFieldSpec(field.name, option, default, texts.get(field.name)))
-    return fields
+        given = _find_given(field)
+        if given is not None:
+            options += _list_given(given)
+            continue
+        option = _make_option(field, hints[field.name], texts.get(field.name, ""))
+        group = groups.get(field.name, "")
+        options.append(dataclasses.replace(option, group=group, is_further=field.name in further))
+    return options
 
 
-def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
-    """List the fields of ``kind.kind`` for tyro, none of them typed."""
-    types = {**get_type_hints(kind.kind, include_extras=True), **kind.types}
-    texts = read_texts(kind.kind)
-    fields = []
-    for field in dataclasses.fields(kind.kind):
-        hint = ""
-        if field.name in kind.defaults:
-            hint = f"(default: {kind.defaults[field.name]})"
-        elif not _is_unset(field.default):
-            hint = f"(default: {field.default})"
-        annotated: Any = Annotated[types[field.name] | None, kind.flags.get(field.name)]
-        option = _annotate(annotated, field, hint)
-        fields.append(StructFieldSpec(field.name, option, None, texts[field.name]))
-    return fields
+def _find_given(field: dataclasses.Field[Any]) -> type[Given] | None:
+    """The class of a field that stands for the fields of another dataclass."""
+    factory: Any = field.default_factory
+    if isinstance(factory, type) and issubclass(factory, Given):
+        return factory
+    return None
 
 
-def _annotate(kind: Any, field: dataclasses.Field[Any], hint: str | None) -> Any:
-    """The type of an option with its default in the help, and a name for its value."""
-    notes = getattr(kind, "__metadata__", ())
-    metavar = None
-    leaf = kind
-    while get_args(leaf):
-        leaf = get_args(leaf)[0]
-    if leaf in METAVARS and not any(getattr(note, "metavar", None) for note in notes):
-        word = field.name.rpartition("_")[2].upper()
-        metavar = METAVARS[leaf]
-        if leaf is str or word in UNITS:
-            metavar = word
-        if field.default == ():
-            metavar = f"{metavar}..."
-    return Annotated[kind, tyro.conf.arg(help_behavior_hint=hint, metavar=metavar)]
+def _list_given(given: type[Given]) -> list[Option]:
+    hints = {**get_type_hints(given.kind, include_extras=True), **given.types}
+    texts = read_texts(given.kind)
+    options = []
+    for field in dataclasses.fields(given.kind):
+        hint: Any = Annotated[hints[field.name], given.args.get(field.name, Arg())]
+        default = given.defaults.get(field.name, field.default)
+        option = _make_option(field, hint, texts[field.name], default)
+        options.append(
+            dataclasses.replace(
+                option,
+                default=None,  # the dataclass or its recipe has it
+                limits=(),  # the dataclass checks them
+                group=given.group,
+                is_further=field.name not in given.shown,
+            )
+        )
+    return options
 
 
-def _is_unset(default: object) -> bool:
-    """Whether help leaves out a default because the option's text explains it."""
-    return default is None or default is False or default == ()
+def _make_option(
+    field: dataclasses.Field[Any], hint: Any, text: str, shown_default: Any = None
+) -> Option:
+    arg = Arg()
+    for note in getattr(hint, "__metadata__", ()):
+        if isinstance(note, Arg):
+            arg = note
+    kind, count, choices = _read_type(hint)
+    default = field.default if shown_default is None else shown_default
+    text = text or arg.help
+    if default is True:
+        text = f"{text} (default: on)"
+    elif default not in (None, (), dataclasses.MISSING) and default is not False:
+        text = f"{text} (default: {default})"
+    return Option(
+        name=field.name,
+        flag="" if arg.is_positional else _to_flag(field.name, arg),
+        kind=kind,
+        count=count,
+        choices=choices,
+        limits=tuple(note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Range)),
+        default=field.default,
+        text=text,
+        metavar=arg.metavar or _name_value(field.name, kind, choices),
+    )
 
 
-def _join_lines(text: str) -> str:
-    return " ".join(text.split())
+def _read_type(hint: Any) -> tuple[Any, int | str | None, tuple[str, ...]]:
+    """The type of a value, argparse's number of values, and the choices."""
+    origin = get_origin(hint)
+    parts = get_args(hint)
+    if origin in (Annotated, Union, UnionType):
+        return _read_type(parts[0])
+    if origin is Literal:
+        return str, None, parts
+    if origin is tuple:
+        return parts[0], "*" if parts[-1] is ... else len(parts), ()
+    return hint, None, ()
+
+
+def _name_value(name: str, kind: Any, choices: tuple[str, ...]) -> str:
+    """What help shows in place of a value."""
+    if choices:
+        return f"{{{','.join(choices)}}}"
+    word = name.rpartition("_")[2].upper()
+    if word in UNITS:
+        return word
+    return METAVARS.get(kind, word)
+
+
+def _to_flag(name: str, arg: Arg) -> str:
+    return f"--{arg.flag or name.replace('_', '-')}"

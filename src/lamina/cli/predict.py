@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from lamina.cli.options import Device, Images, Json, OwnModule, RunFolder
+import torch
+
+from lamina.cli.confidence import choose_task, describe_rejections, is_rejected
+from lamina.cli.image_argument import choose_images
+from lamina.cli.models import load_predictor
+from lamina.cli.options import Predict
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
+from lamina.evaluation.predictions import Prediction, describe, name_columns
+from lamina.evaluation.predictor import Predictor
 from lamina.files import open_atomically
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Decision
 from lamina.text import guard
-from lamina.values import Range
-
-if TYPE_CHECKING:
-    from lamina.evaluation.predictions import Prediction
-    from lamina.evaluation.predictor import Predictor
-    from lamina.targets import Decision
+from lamina.training.recipe import Recipe
 
 SHOWN_CLASSES = 3
 IMAGES_OF_ONE_THREAD = 10
@@ -28,34 +30,7 @@ thread whose core another process uses takes about 80 ms."""
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
-@dataclass(frozen=True)
-class Options:
-    """Predict a class, labels or numbers for each image.
-
-    Example: lamina predict runs/pets 'new/*.jpg' --output predictions.csv
-    """
-
-    run: RunFolder
-    images: Images
-    top: Annotated[int | None, Range(1)] = None
-    """number of classes or labels to print per image, most likely first (default: 3 classes, or the
-    labels with a probability above 50 %)"""
-    confidence_threshold: float | None = None
-    """reject predictions with a probability below this, from 0 to 1"""
-    aim: str | None = None
-    """yes-or-no and multi-label models: choose the thresholds on val for f1, recall=0.95,
-    precision=0.9 or miss=10, if a miss costs as much as 10 false alarms (default: the run's
-    thresholds, which are 0.5 without --aim in lamina train)"""
-    output: Path | None = None
-    """write all probabilities to a .csv, .tsv or .jsonl file instead of printing them"""
-    net: OwnModule = None
-    device: Device = "auto"
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.image_argument import choose_images
-    from lamina.evaluation.predictions import Prediction
+def run(options: Predict, terminal: Terminal) -> int:
 
     if options.output is not None:
         check_output(options.output, DELIMITERS)
@@ -90,12 +65,7 @@ def run(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _load_run(options: Options, is_short: bool, terminal: Terminal) -> Predictor:
-    import torch
-
-    from lamina.cli.confidence import choose_task, describe_rejections
-    from lamina.cli.models import load_predictor
-    from lamina.training.recipe import Recipe
+def _load_run(options: Predict, is_short: bool, terminal: Terminal) -> Predictor:
 
     if is_short:
         torch.set_num_threads(1)
@@ -112,10 +82,6 @@ def _open_table(
     terminal: Terminal, task: Decision, top: int | None, threshold: float | None
 ) -> Iterator[Callable[[Prediction], None]]:
     """Print the ``top`` most likely classes or labels; yields a function that adds a prediction."""
-    from lamina.cli.confidence import is_rejected
-    from lamina.evaluation.predictions import describe
-    from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
-
     kind = task.kind
     shown = top
     if kind is SINGLE_LABEL:
@@ -170,7 +136,6 @@ def _open_file(
 
 
 def _to_event(task: Decision, prediction: Prediction, threshold: float | None) -> dict[str, Any]:
-    from lamina.cli.confidence import is_rejected
 
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
@@ -183,7 +148,6 @@ def _to_event(task: Decision, prediction: Prediction, threshold: float | None) -
 
 
 def _name_columns(task: Decision, threshold: float | None) -> list[str]:
-    from lamina.evaluation.predictions import name_columns
 
     columns = ["image", *name_columns(task)]
     if threshold is not None:
@@ -193,8 +157,6 @@ def _name_columns(task: Decision, threshold: float | None) -> list[str]:
 
 def _list_cells(prediction: Prediction, threshold: float | None, count: int) -> list[str]:
     """The cells of a row with this number of columns."""
-    from lamina.cli.confidence import is_rejected
-
     cells = [guard(prediction.name)]
     if prediction.problem is None:
         cells += prediction.cells()

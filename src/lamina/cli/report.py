@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tyro.conf import Positional
-
-from lamina.cli.options import Flag, Json, MovedData, OwnModule, RunFolder
+from lamina.cli.models import add_module, choose_run_data
+from lamina.cli.options import Report
 from lamina.cli.output import check_output, writing
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
+from lamina.data import Dataset
+from lamina.data.sources.published import find_download_mb
+from lamina.deploy.card import build_card
+from lamina.deploy.report_page import build_report_page
+from lamina.deploy.study_page import build_study_page, is_study
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.files import write_atomically
-
-if TYPE_CHECKING:
-    from lamina.data import Dataset
-    from lamina.runs.run import Run
-    from lamina.training.model import Model
+from lamina.runs.run import Run, load_run
+from lamina.training.model import Model
 
 
-@dataclass(frozen=True)
-class Options:
-    """Write a self-contained HTML report about a run or a study.
-
-    The report shows scores, images and problems, and how to reproduce the results.
-
-    Example: lamina report runs/pets
-    """
-
-    run: RunFolder
-    file: Positional[Path | None] = None
-    """file to write (default: report.html in the run's folder, or README.md with --card)"""
-    card: Flag = False
-    """write a model card in Markdown with Hugging Face metadata instead; lamina never overwrites an
-    existing card"""
-    data: MovedData = None
-    net: OwnModule = None
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.deploy.card import build_card
-    from lamina.deploy.study_page import build_study_page, is_study
-    from lamina.runs.run import load_run
+def run(options: Report, terminal: Terminal) -> int:
 
     if options.file is not None:
         check_output(options.file, (".md",) if options.card else (".html",), "FILE")
@@ -57,8 +33,6 @@ def run(options: Options, terminal: Terminal) -> int:
             return 0
     run = load_run(options.run)
     if not options.card:
-        from lamina.deploy.report_page import build_report_page  # loads matplotlib
-
         dataset = _find_data(run, options.data, terminal)
         page = build_report_page(run, dataset, _find_model(run, options.net, terminal))
         _write(options.file or run.path / "report.html", page, terminal)
@@ -92,9 +66,6 @@ def _write(
 
 def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | None:
     """Load the run's data set; return ``None``, with a remark, if it is missing or has changed."""
-    from lamina.cli.models import choose_run_data
-    from lamina.data.sources.published import find_download_mb
-
     recorded = run.record.data.fingerprint
     try:
         if source is None and find_download_mb(run.record.data.source):
@@ -119,8 +90,6 @@ def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | No
 
 def _find_model(run: Run, net: str | None, terminal: Terminal) -> Model | None:
     """Load the run's model on the CPU; return ``None``, with a remark, if that fails."""
-    from lamina.cli.models import add_module
-
     run = add_module(run, net, terminal)
     try:
         return run.load_model()

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
-
-from lamina.cli.options import Device, Json, OwnModule, RunsFolder
+from lamina import zoo
+from lamina.cli import study_session
+from lamina.cli.data_argument import choose_data
+from lamina.cli.models import add_module, choose_run_data
+from lamina.cli.options import Reproduce
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
+from lamina.data import Preparation
 from lamina.errors import RunError
-from lamina.values import Range
-
-if TYPE_CHECKING:
-    from lamina.runs.run import Run
-    from lamina.studies.comparison import PlannedStudy
+from lamina.evaluation.intervals import mean_interval
+from lamina.runs.differences import find_changes
+from lamina.runs.run import Run, find_dataset, list_needed_parts, load_run, make_training
+from lamina.studies.comparison import Plan, PlannedStudy, plan_study, read_comparisons
+from lamina.studies.experiment_text import find_source
+from lamina.training.checkpoint import digest_tensors
+from lamina.training.events import Epoch, Step
+from lamina.training.threads import computing_with, keep_threads
 
 ARTICLE = ("mlp:article", "cnn:article")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Retrain the first epochs of a run, and compare the weights bit by bit.
-
-    lamina does not change the run. The exit status is 0 if all weights are equal, and 2 if not.
-    Without RUN, lamina trains the two nets of the article and prints the published accuracies next
-    to the measured accuracies.
-
-    Example: lamina reproduce runs/pets --epochs 2
-    """
-
-    run: Annotated[Positional[Path | None], arg(metavar="[RUN]")] = None
-    """path of a run, or its name in --runs-dir (default: train the article's two nets)"""
-    epochs: Annotated[int | None, Range(1)] = None
-    """with RUN: number of epochs to retrain (default: 1)"""
-    net: OwnModule = None
-    data: str | None = None
-    """the data set (default: with RUN, the run's data set; without RUN, CIFAR-10, downloaded if
-    necessary, or shapes if that fails)"""
-    seeds: Annotated[int | None, Range(1)] = None
-    """without RUN: number of times to train each net, with seeds 0, 1, 2 … (default: 1)"""
-    device: Annotated[Device, arg(help="without RUN: device to train on")] = "auto"
-    runs_dir: RunsFolder = Path("runs")
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: Reproduce, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if the weights after an epoch differ."""
     if options.run is None:
         refuse(options, "Without RUN, lamina trains the article's nets.", "epochs", "net")
@@ -56,14 +34,8 @@ def run(options: Options, terminal: Terminal) -> int:
     return _reproduce_run(options.run, options, terminal)
 
 
-def _reproduce_article(options: Options, terminal: Terminal) -> int:
+def _reproduce_article(options: Reproduce, terminal: Terminal) -> int:
     """Compare the article's two nets, and their published and measured accuracies."""
-    from lamina.cli import study_session
-    from lamina.cli.data_argument import choose_data
-    from lamina.data import Preparation
-    from lamina.studies.comparison import Plan, plan_study, read_comparisons
-    from lamina.studies.experiment_text import find_source
-
     seeds = options.seeds or 1
     dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
     texts = [f"{text},device={options.device}" for text in ARTICLE]
@@ -80,10 +52,6 @@ def _reproduce_article(options: Options, terminal: Terminal) -> int:
 
 def _print_published(study: PlannedStudy, seeds: int, terminal: Terminal) -> None:
     """A row for each net: the accuracy in the article, and the score in its runs."""
-    from lamina import zoo
-    from lamina.evaluation.intervals import mean_interval
-    from lamina.runs.run import load_run
-
     rows = []
     for name, experiment in study.experiments.items():
         net = experiment.net.name
@@ -120,13 +88,7 @@ def _print_published(study: PlannedStudy, seeds: int, terminal: Terminal) -> Non
         )
 
 
-def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
-    from lamina.cli.models import add_module, choose_run_data
-    from lamina.runs.differences import find_changes
-    from lamina.runs.run import find_dataset, list_needed_parts, load_run, make_training
-    from lamina.training.checkpoint import digest_tensors
-    from lamina.training.events import Epoch, Step
-    from lamina.training.threads import computing_with, keep_threads
+def _reproduce_run(path: Path, options: Reproduce, terminal: Terminal) -> int:
 
     run = load_run(path, runs_dir=options.runs_dir)
     digests = _read_digests(run, options.epochs or 1)

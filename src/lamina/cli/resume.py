@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from lamina.cli.options import (
-    Json,
-    MovedData,
-    OwnModule,
-    Progress,
-    RunFolder,
-    SaveEvery,
-)
+from lamina.cli.models import add_module, choose_run_data
+from lamina.cli.options import Resume
+from lamina.cli.session import count_processes, join_group, play, print_group, print_result
 from lamina.cli.terminal import Terminal, read_seconds
+from lamina.runs.run import describe_arithmetic, load_run
+from lamina.training.device import choose_again
 
 
-@dataclass(frozen=True)
-class Options:
-    """Resume an interrupted run from its last checkpoint.
-
-    The final weights are bit-identical to the weights of an uninterrupted run, with the same
-    processor type, torch version, number of threads and kernels.
-
-    Example: lamina resume runs/pets
-    """
-
-    run: RunFolder
-    save_every: SaveEvery = "60s"
-    data: MovedData = None
-    net: OwnModule = None
-    progress: Progress = False
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.models import add_module, choose_run_data
-    from lamina.cli.session import count_processes, join_group, play, print_group, print_result
-    from lamina.runs.run import describe_arithmetic, load_run
-    from lamina.training.device import choose_again
+def run(options: Resume, terminal: Terminal) -> int:
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
     with join_group():

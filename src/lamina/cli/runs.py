@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
-
-from lamina.cli.options import Json, RunsFolder
+from lamina.cli.options import Runs
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.errors import LaminaError, RunError, plural
-
-if TYPE_CHECKING:
-    from lamina.runs.run import Run
-
-
-@dataclass(frozen=True)
-class Options:
-    """List the runs in a folder, oldest first, or the runs of a study, or compare two runs.
-
-    Example: lamina runs --diff pets pets-2
-    """
-
-    diff: Annotated[tuple[Path, Path] | None, arg(metavar="A B")] = None
-    """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions,
-    processor, threads, precision and results"""
-    study: str | None = None
-    """list the runs of a study, or the trials of lamina tune; STUDY is its folder, or its name in
-    --runs-dir"""
-    runs_dir: RunsFolder = Path("runs")
-    json: Json = False
+from lamina.files import blaming
+from lamina.runs.differences import compare_runs
+from lamina.runs.folder import STUDY_FILE
+from lamina.runs.run import Run, find_runs, load_run, summarize_run
+from lamina.studies.judging import judge_runs
+from lamina.studies.search import tabulate_trials
+from lamina.studies.study import read_study
+from lamina.studies.tuning import list_stored
 
 
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: Runs, terminal: Terminal) -> int:
     """Run the command; damaged runs are listed with the reason."""
     if options.diff is not None:
         refuse(options, "--diff compares two runs.", "study")
@@ -50,12 +34,6 @@ def run(options: Options, terminal: Terminal) -> int:
 
 def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
     """List the runs of a study, or the trials of a tuning."""
-    from lamina.files import blaming
-    from lamina.runs.folder import STUDY_FILE
-    from lamina.studies.search import tabulate_trials
-    from lamina.studies.study import read_study
-    from lamina.studies.tuning import list_stored
-
     for path in (Path(name), runs_dir / name):
         settings = read_study(path).get("settings")
         if settings is None:
@@ -77,8 +55,6 @@ def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
 
 def _list_runs(folder: Path, terminal: Terminal) -> None:
     """List the runs in a folder; a study in it takes one line."""
-    from lamina.runs.run import find_runs
-
     runs, problems = find_runs(folder)
     rows: list[dict[str, str]] = []
     sizes = Counter(run.path.parent for run in runs)
@@ -107,7 +83,6 @@ def _list_runs(folder: Path, terminal: Terminal) -> None:
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
-    from lamina.runs.run import summarize_run
 
     record = run.record
     report = run.report
@@ -130,9 +105,6 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
 
 
 def _show_differences(paths: tuple[Path, Path], runs_dir: Path, terminal: Terminal) -> None:
-    from lamina.runs.differences import compare_runs
-    from lamina.runs.run import load_run
-    from lamina.studies.judging import judge_runs
 
     first, second = (load_run(path, runs_dir=runs_dir) for path in paths)
     differences = compare_runs(first.folder, second.folder)

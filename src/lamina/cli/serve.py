@@ -6,45 +6,15 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import Positional, arg
-
-from lamina.cli.options import Device, Json, Port
+from lamina.cli.options import Serve
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError, escape
-from lamina.values import Range
 
 
-@dataclass(frozen=True)
-class Options:
-    """Serve models over HTTP, with a web page to try them. Ctrl-C stops the server.
-
-    Only programs on this machine can connect, unless you give another --host and a --token.
-
-    Example: lamina serve runs/pets --port 8080
-    """
-
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="")]
-    """paths of runs, or their names in runs/; requests without a model name use the first. A model
-    has the name of its folder, or its path if several folders have this name"""
-    port: Port = 8000
-    host: str = "127.0.0.1"
-    """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a
-    token"""
-    token: str | None = None
-    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which, unlike
-    this option, other users cannot see)"""
-    max_mb: Annotated[int, Range(1, 256)] = 10
-    """largest request in megabytes"""
-    device: Device = "auto"
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: Serve, terminal: Terminal) -> int:
     if not options.runs:
         raise DataError("No runs given. Add their paths, as in lamina serve runs/pets.")
     check_installed("serve")

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFolder
+from lamina.cli.image_argument import choose_images
+from lamina.cli.models import choose_run_data, load_predictor
+from lamina.cli.options import Similar
 from lamina.cli.output import check_output, save_sheet
 from lamina.cli.terminal import Terminal
-from lamina.values import Range
-
-if TYPE_CHECKING:
-    from lamina.insight.neighbors import SimilarImages
+from lamina.data.image_inputs import decode_ahead
+from lamina.insight.neighbors import SimilarImages, embed, find_similar
 
 DRAWN_IMAGES = 200
 HEADS = ("image", "similar image", "target", "similarity")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show the training images that are most similar to an image.
-
-    The similarity is the cosine of the inputs of the net's last layer.
-
-    Example: lamina similar runs/pets cat.jpg --output similar.png
-    """
-
-    run: RunFolder
-    images: Images
-    top: Annotated[int, Range(1)] = 6
-    """number of training images to show for each image"""
-    output: Path | None = None
-    """save a sheet of the images to this .png file"""
-    data: MovedData = None
-    net: OwnModule = None
-    device: Device = "auto"
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.image_argument import choose_images
-    from lamina.cli.models import choose_run_data, load_predictor
-    from lamina.data.image_inputs import decode_ahead
-    from lamina.insight.neighbors import embed, find_similar
+def run(options: Similar, terminal: Terminal) -> int:
 
     if options.output is not None:
         check_output(options.output, (".png",))

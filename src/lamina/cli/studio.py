@@ -10,14 +10,10 @@ import signal
 import tempfile
 import threading
 import webbrowser
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import quote
 
-from tyro.conf import arg
-
-from lamina.cli.options import Flag, Json, Port, RunsFolder
+from lamina.cli.options import Studio
 from lamina.cli.parsing import refuse
 from lamina.cli.serve import check_installed, read_token
 from lamina.cli.terminal import Terminal
@@ -26,36 +22,7 @@ from lamina.errors import DataError
 TOKEN_BYTES = 24  # of a random token
 
 
-@dataclass(frozen=True)
-class Options:
-    """Build, train, look inside and compare in the browser.
-
-    Ctrl-C stops the studio and saves the run in training.
-
-    Everything that the page does is a lamina command, and every result an ordinary run. Only
-    programs on this machine that know the token can connect, unless you give another --host.
-
-    Example: lamina studio --data photos
-    """
-
-    data: Annotated[Path, arg(metavar="FOLDER")] = Path()
-    """folder whose data sets the page may use, besides the built-in sets; new classes are saved
-    there"""
-    port: Port = 8100
-    browser: bool = True
-    """open the page in the browser"""
-    runs_dir: RunsFolder = Path("runs")
-    host: str = "127.0.0.1"
-    """address to listen on; 0.0.0.0 listens on all addresses of this machine"""
-    token: str | None = None
-    """secret that requests must send (default: the environment variable LAMINA_TOKEN, or a random
-    token; the address that lamina prints and opens contains it)"""
-    no_token: Flag = False
-    """let every program and user of this machine use the studio"""
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
+def run(options: Studio, terminal: Terminal) -> int:
     if not options.data.is_dir():
         raise DataError(
             f"--data is {options.data}, which is not a folder. Use the folder that contains your"
@@ -110,7 +77,7 @@ def write_redirect(url: str, folder: Path) -> str:
     return file.as_uri()
 
 
-def choose_token(options: Options) -> str | None:
+def choose_token(options: Studio) -> str | None:
     """The token of the options or the environment, or a random token."""
     if not options.no_token:
         return read_token(options.token) or secrets.token_urlsafe(TOKEN_BYTES)

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.fields import StudyOptions
 from lamina.cli.models import choose_run_data
 from lamina.cli.net_argument import choose_net
+from lamina.cli.options import StudyOptions
 from lamina.cli.parsing import refuse
 from lamina.cli.session import play
 from lamina.cli.terminal import Terminal, read_seconds

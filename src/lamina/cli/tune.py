@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
-from tyro.conf import Positional, arg
-
-from lamina.cli.fields import SharedOptions
+from lamina.cli.data_argument import choose_data
+from lamina.cli.net_argument import choose_net
+from lamina.cli.options import Tune
+from lamina.cli.study_session import play_study
 from lamina.cli.terminal import Terminal, read_seconds
+from lamina.data import Preparation
 from lamina.errors import RecipeError
 from lamina.files import check_name
+from lamina.studies.experiment_text import parse_experiment
+from lamina.studies.search import Search
+from lamina.studies.study import RunSetup
+from lamina.studies.tuning import draw_val, find_limits, iter_tuning
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(SharedOptions):
-    """Search the settings of a recipe, or the sizes of a net, that score best on val.
-
-    lamina trains the best five and the recipe without searched values with three new seeds. It then
-    trains the winner with six fresh seeds, evaluates it once on test, and compares it with the
-    recipe. Ranges: lr=1e-4..1e-1:log (logarithmic), dropout=0..0.5, batch_size=50,100,200 (these
-    values).
-
-    Example: lamina tune cnn-s:quick --over lr=0.01..0.2:log batch_size=250,500 --time 30m
-    """
-
-    net: Positional[str | None] = None
-    """a net as in lamina train; a recipe follows after a colon, settings after commas, as in
-    cnn-s:quick,epochs=5; layers may contain a name in place of a size"""
-    over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
-    """settings of the recipe to search"""
-    net_over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
-    """sizes in the layers of NET to search, as in "Flatten(), Linear(width), ReLU(), Output()"
-    --net-over width=32..256"""
-    trials: int | None = None
-    """number of trials of all workers (default: 30)"""
-    time: str | None = None
-    """time limit (30s, 5m, 1h) in place of --trials: at least half for the search, the
-    rest for the finals"""
-    storage: str | None = None
-    """where the workers of several machines, which all run the same command, share the trials:
-    postgresql://USER@HOST/DATABASE (password in ~/.pgpass), or a file on a shared disk (default: a
-    file in the study's folder, for the processes of one machine)"""
-
-
-def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.data_argument import choose_data
-    from lamina.cli.net_argument import choose_net
-    from lamina.cli.study_session import play_study
-    from lamina.data import Preparation
-    from lamina.studies.experiment_text import parse_experiment
-    from lamina.studies.search import Search
-    from lamina.studies.study import RunSetup
-    from lamina.studies.tuning import draw_val, find_limits, iter_tuning
+def run(options: Tune, terminal: Terminal) -> int:
 
     over = _split("--over", options.over)
     net_over = _split("--net-over", options.net_over)

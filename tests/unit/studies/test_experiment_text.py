@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from lamina import Parts, Recipe, Variant, load_recipe, start_run
-from lamina.cli.fields import StudyOptions
+from lamina.cli.options import StudyOptions
 from lamina.cli.study_session import find_sources
 from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import Flatten, Net, Output
