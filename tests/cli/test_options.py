@@ -32,6 +32,21 @@ def test_options_replace_fields_of_the_net_s_recipe():
     assert overlay(own, {"optimizer": "muon"}) == own
 
 
+@pytest.mark.parametrize(
+    ("words", "images"),
+    [
+        ("runs/x --top 3 a.jpg b.jpg", ("a.jpg", "b.jpg")),
+        ("runs/x a.jpg --top 3 b.jpg", ("a.jpg", "b.jpg")),
+        ("--top 3 -- runs/x -a.jpg --b_c.jpg", ("-a.jpg", "--b_c.jpg")),
+        ("runs/x --top 3 -", ("-",)),
+    ],
+)
+def test_options_may_be_between_arguments(words, images):
+    options = parse_options(Predict, "predict", words.split())
+    assert options.top == 3
+    assert tuple(map(str, (options.run, *options.images))) == ("runs/x", *images)
+
+
 def test_nothing_given_is_nothing():
     options = parse_options(Train, "train", [])
     assert (options.settings, options.preparation) == ({}, {})
@@ -77,6 +92,8 @@ def test_an_option_s_value_is_checked_as_it_is_read(words, message):
             "--task is 'None'; it must be one of single-label, multi-label, binary, regression.",
         ),
         ("runs --diff one", "--diff needs 2 values."),
+        ("train --lr", "--lr needs 1 value."),
+        ("runs --json=1", "--json needs no value."),
         ("summary", "lamina summary needs NET: name of a net in lamina's zoo"),
     ],
 )

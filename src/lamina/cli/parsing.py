@@ -214,7 +214,7 @@ def _check(given: Given) -> Given:
 
 def refuse(options: Any, reason: str, *names: str) -> None:
     """Raise ``LaminaError`` with a reason if options with these names were given."""
-    flags = []
+    flags: list[str] = []
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if field.name not in names:

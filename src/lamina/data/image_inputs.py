@@ -81,25 +81,22 @@ def find_images(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Problem]
 
 
 def _search(path: Path) -> tuple[list[Path], list[Problem]]:
-    """The images at a path or, if there is none, those that match it as a pattern."""
-    matches = [path]
-    is_pattern = glob.has_magic(str(path)) and not os.path.exists(path)  # noqa: PTH110
-    if is_pattern:
-        matches = list(map(Path, sorted(glob.glob(str(path), recursive=True))))  # noqa: PTH207
-    else:
+    # before Python 3.12, Path.is_dir raises for a name that is too long
+    if os.path.isdir(path):  # noqa: PTH112
+        return _list_folder(path)
+    if os.path.exists(path) or not glob.has_magic(str(path)):  # noqa: PTH110
         path.stat()
+        return [path], []
     images: list[Path] = []
     problems: list[Problem] = []
-    for match in matches:
-        # before Python 3.12, Path.is_dir raises for a name that is too long
-        if os.path.isdir(match):  # noqa: PTH112
+    for match in map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207
+        if match.is_dir():
             listed, unread = _list_folder(match)
             images += listed
             problems += unread
-        elif not (is_pattern and is_hidden(match.name)):
+        elif not is_hidden(match.name):
             try:
-                if is_pattern:
-                    check_image(match.name)
+                check_image(match.name)
                 images.append(match)
             except BadImageError as error:
                 problems.append(Problem(str(match), str(error)))
