@@ -329,13 +329,19 @@ def _materialize(body: nn.Module, in_shape: Shape) -> None:
 
 
 def _check_weights(module: nn.Module) -> None:
-    """Raise ``NetError`` unless a module has float weights."""
+    """Raise ``NetError`` unless a module has float weights, and only tensors as its state."""
     expected = torch.get_default_dtype()
     for name, weight in module.named_parameters():
         if weight.dtype != expected:
             raise NetError(
                 f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call"
                 " module.float() first."
+            )
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise NetError(
+                f"{name} of the module's state is not a tensor, but lamina stores only tensors."
+                " Keep the state in buffers with self.register_buffer(name, tensor)."
             )
 
 

@@ -150,6 +150,15 @@ def test_lazy_layers_take_their_weights_from_the_seed():
     assert not same(first, draw(1, noise=1))
 
 
+class WithState(nn.Flatten):
+    """Keeps something that is no tensor."""
+
+    def get_extra_state(self):
+        return {"seen": 1}
+
+    def set_extra_state(self, _): ...
+
+
 END = "Remove the {0}."
 LOGITS = (
     "The module must return logits, because the loss computes probabilities from them, but it ends"
@@ -217,6 +226,12 @@ NUMBERS = (
             "single-label",
             "The weights of the module must be torch.float32, but 0.weight is torch.float16. "
             "Call module.float() first.",
+        ),
+        (
+            lambda: nn.Sequential(WithState(), nn.Linear(3072, 3)),
+            "single-label",
+            "0._extra_state of the module's state is not a tensor, but lamina stores only tensors. "
+            "Keep the state in buffers with self.register_buffer(name, tensor).",
         ),
         (
             lambda: head().requires_grad_(False),
