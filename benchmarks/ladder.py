@@ -8,8 +8,7 @@ seeds.
 including start-up, loading and evaluation. If a seed does not reach the target, the table has the
 number of seeds that do.
 
-``--with-article`` adds the article's CNN script. ``--with-record`` adds benchmarks/record.py; its
-seconds are training only.
+``--with-article`` adds the article's CNN script.
 
     python benchmarks/ladder.py --nets mlp,cnn:article --seeds 3 --target 0.7552 \
         --json ladder.json --png ladder.png
@@ -18,7 +17,6 @@ seconds are training only.
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import sys
 import tempfile
@@ -35,8 +33,7 @@ from article import (
     write_images,
     write_subset,
 )
-from processes import append_row, run_process, train_by_lamina
-from record import BATCH_SIZE as RECORD_BATCH_SIZE
+from processes import append_row, train_by_lamina
 from rich.console import Console
 from rich.table import Table
 
@@ -45,7 +42,7 @@ from lamina.errors import LaminaError
 from lamina.evaluation.intervals import mean_interval
 
 ARTICLE_EPOCHS = 10
-BY_ARTICLE, BY_RECORD = "article's script", "94 % recipe"
+BY_ARTICLE = "article's script"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,33 +106,6 @@ def train_with_article(
     )
 
 
-def train_with_record(seed: int, epochs: int | None, images: int | None, folder: Path) -> Row:
-    options = {
-        "--first-seed": seed,
-        "--seeds": 1,
-        "--json": folder / "record.json",
-        "--epochs": epochs,
-        "--images": None if images is None else max(images, RECORD_BATCH_SIZE),
-    }
-    words = (
-        str(word)
-        for option, value in options.items()
-        if value is not None
-        for word in (option, value)
-    )
-    done = run_process([sys.executable, str(Path(__file__).with_name("record.py")), *words])
-    row = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    return Row(
-        who=BY_RECORD,
-        seed=seed,
-        epochs=row["epochs"],
-        train_seconds=row["train_seconds"],
-        process_seconds=done.seconds,
-        test_accuracy=row["plain_accuracy"],
-        target_seconds=None,
-    )
-
-
 def tabulate(rows: Sequence[Row], target: float) -> Table:
     """Tabulate mean accuracy with its interval, and median seconds, fastest training first."""
     seeds = len({row.seed for row in rows})
@@ -164,9 +134,9 @@ def tabulate(rows: Sequence[Row], target: float) -> Table:
 
 
 def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
-    """Compare each net's seconds with the article's script and the published recipe."""
+    """Compare each net's seconds with the article's script."""
     sides, lines = group(rows), []
-    article, record = sides.pop(BY_ARTICLE, []), sides.pop(BY_RECORD, [])
+    article = sides.pop(BY_ARTICLE, [])
     for who, side in sides.items():
         reached = [row.target_seconds for row in side if row.target_seconds is not None]
         if article and len(reached) == len(side):
@@ -177,24 +147,11 @@ def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
                 f"{who} reaches {target:.2%} {ratio:.1f} times as fast as the article's script "
                 f"({there} of {len(article)} of its trainings reach it)"
             )
-        if record:
-            share = median_train_seconds(side) / median_train_seconds(record)
-            points = 100 * (mean_accuracy(side) - mean_accuracy(record))
-            lines.append(
-                f"{who} trains in {share:.2f} of the 94 % recipe's seconds, to {points:+.2f} points"
-                " of its accuracy"
-            )
     return lines
-
-
-def mean_accuracy(side: Sequence[Row]) -> float:
-    return statistics.fmean(row.test_accuracy for row in side)
 
 
 def tell_target(side: Sequence[Row]) -> str:
     """The median seconds to the target if every seed reached it, else how many seeds did."""
-    if side[0].who == BY_RECORD:
-        return "–"
     reached = [row.target_seconds for row in side if row.target_seconds is not None]
     if len(reached) < len(side):
         return f"{len(reached)} of {len(side)} seeds"
@@ -263,7 +220,6 @@ def main(
     epochs: int | None = None,
     images: int | None = None,
     with_article: bool = False,
-    with_record: bool = False,
     article: Path = ARTICLE,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     png: Path | None = None,
@@ -279,7 +235,6 @@ def main(
         images: approximate number of training and of test images; for a quick trial without
             meaningful results.
         with_article: also train with the article's CNN script.
-        with_record: also train with the published 94 % recipe, benchmarks/record.py.
         article: Markdown file of the article.
         json_path: file for the results, one JSON object per line.
         png: file for the figure of accuracy over seconds.
@@ -309,8 +264,6 @@ def main(
                 keep(train_with_lamina(who, seed, epochs, target, source, folder / "runs"))
             if with_article:
                 keep(train_with_article(article, seed, epochs, target, arrays_file))
-            if with_record:
-                keep(train_with_record(seed, epochs, images, folder))
     Console().print(tabulate(rows, target))
     for line in tell_ratios(rows, target):
         print(line)
@@ -320,10 +273,10 @@ def main(
 
 def tell(row: Row) -> None:
     reached = "not reached" if row.target_seconds is None else f"after {row.target_seconds:.1f} s"
-    target = "" if row.who == BY_RECORD else f", target {reached}"
     print(
         f"{row.who} seed {row.seed}: {row.test_accuracy:.2%} after {row.epochs} epochs, "
-        f"{row.train_seconds:.1f} s of training, process {row.process_seconds:.1f} s{target}",
+        f"{row.train_seconds:.1f} s of training, process {row.process_seconds:.1f} s, "
+        f"target {reached}",
         file=sys.stderr,
     )
 

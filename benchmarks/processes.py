@@ -13,16 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamina import Recipe, zoo
-
 LAMINA = Path(sysconfig.get_path("scripts")) / "lamina"
 """The lamina command of this environment."""
-
-
-def read_entry(entry: str) -> tuple[str, Recipe]:
-    """Split ``NET:RECIPE`` into name and recipe; ``NET`` alone means the net's first recipe."""
-    net_name, _, recipe_name = entry.strip().partition(":")
-    return net_name, zoo.load_recipe(net_name, recipe_name or None)
 
 
 def append_row(path: Path, row: Any) -> None:

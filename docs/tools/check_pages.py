@@ -1,13 +1,12 @@
-"""Check that what README.md and the pages name exists, and that their numbers were measured.
+"""Check that the paths, commands, options, extras and variables that pages name exist.
 
 python -P docs/tools/check_pages.py
 
-Sphinx and check_site.py check the links.
+Sphinx checks the links.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 import tomllib
@@ -23,7 +22,6 @@ from lamina.cli.parsing import describe_options
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src"
-STATIONS = SOURCE / "lamina" / "deploy" / "studio" / "page" / "stations.js"
 FOLDERS_OF_MAKE_DOCS = ("api", "chapters", "repository")
 OPTIONS_OF_OTHERS = {
     *("--help", "--help-all", "--version"),
@@ -31,45 +29,25 @@ OPTIONS_OF_OTHERS = {
     *("--local-addr", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-conf"),
     *("--no-index", "--find-links", "--torch-backend", "--no-cache-dir"),  # pip
     *("--data-binary", "--read-only", "--cap-drop", "--memory", "--create-home"),
-    *("--write-data", "--studies"),  # scripts of this repository
+    *("--studies", "--write-data"),  # a benchmark, and docs/looking_inside.py
 }
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
-LESSONS = 6
-FEWEST_NUMBERS = 40
-"""Fewer values with a name in all pages mean that :func:`check_numbers_of_page` misses them."""
 
 
 def main() -> None:
     pages = [ROOT / "README.md", *list_pages()]
-    others = [
-        *(file for file in sorted(ROOT.glob("*.md")) if file not in pages),
-        *sorted(ROOT.glob("benchmarks/**/*.md")),
-    ]
+    others = [file for file in sorted(ROOT.glob("*.md")) if file not in pages]
     options = list_options()
-    numbers = load_numbers()
-    named_numbers = 0
     problems: list[str] = []
-    for file in (*pages, *others):
+    for file in (*pages, *others, *sorted(ROOT.glob("benchmarks/**/*.md"))):
         text = read(file)
-        found = [*check_paths(text), *check_commands(text, options)]
+        faults = [*check_paths(text), *check_commands(text, options)]
         if file in pages:
-            found += check_options(text, options)
-            found += check_extras(text)
-            found += check_variables(text)
-            found += check_numbers_of_page(text, numbers)
-            named_numbers += len(find_named_numbers(text))
-        problems += [f"{file.relative_to(ROOT)}: {problem}" for problem in found]
-    if named_numbers < FEWEST_NUMBERS:
-        problems.append(f"pages name only {named_numbers} values of docs/numbers.toml")
-    for file in sorted(DOCS.glob("learn/*.py")):
-        problems += [f"{file.name}: {problem}" for problem in check_chapter(file)]
-    problems += check_lessons()
-    problems += check_readme(numbers)
-    problems += check_numbers(numbers)
-    problems += check_versions()
-    problems += check_packages()
+            faults += check_options(text, options)
+            faults += check_extras(text)
+            faults += check_variables(text)
+        problems += [f"{file.relative_to(ROOT)}: {fault}" for fault in faults]
     problems += check_code()
-    problems += check_conditions()
+    problems += check_versions()
     for problem in problems:
         print(problem)
     if problems:
@@ -164,150 +142,12 @@ def check_code() -> Iterator[str]:
                 yield f"{file.relative_to(ROOT)}: {page} does not exist"
 
 
-# Lists that follow the code
-
-
-def check_readme(numbers: dict[str, dict[str, Any]]) -> Iterator[str]:
-    text = read(ROOT / "README.md")
-    (paragraph,) = re.findall(r"^- \*\*Extras\*\*.*?(?=^- )", text, re.MULTILINE | re.DOTALL)
-    extras = set(load_project()["project"]["optional-dependencies"])
-    for extra in sorted(extras ^ set(re.findall(r"`([a-z]+)`", paragraph))):
-        yield f"README.md: Extras and pyproject.toml differ in {extra}"
-    if text.index("source .venv/bin/activate") > text.index("lamina train"):
-        yield "README.md: trains before it installs"
-    makefile = read(ROOT / "Makefile")
-    for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
-        if not re.search(rf"^{target}:", makefile, re.MULTILINE):
-            yield f"README.md: there is no make {target}"
-    known = {show(number) for number in numbers.values()}
-    known |= {f"{value} %" for shown in known for value in NUMBER.findall(shown)}  # of ranges
-    for written in sorted(set(re.findall(r"\d+\.\d+ (?:%|s\b)", text)) - known):
-        yield f"README.md: {written} is not in docs/numbers.toml"
-    flat = " ".join(text.split())
-    for name, number in numbers.items():
-        expected = number.get("readme", "").replace("{}", show(number))
-        if expected not in flat:
-            yield f"README.md: {name} of docs/numbers.toml should read: {expected}"
-
-
 def check_versions() -> Iterator[str]:
     versions = re.findall(r"^## \[([^\]]+)\]", read(ROOT / "CHANGELOG.md"), re.MULTILINE)
     if versions[0] != __version__:
         yield f"CHANGELOG.md: begins with {versions[0]}, not {__version__}"
     if f"\nversion: {__version__}\n" not in read(ROOT / "CITATION.cff"):
         yield f"CITATION.cff: has another version than {__version__}"
-
-
-def check_packages() -> Iterator[str]:
-    """Check that packages are listed in the order that import-linter checks."""
-    contracts = load_project()["tool"]["importlinter"]["contracts"]
-    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
-    expected = [split(layer.replace("lamina.", ""), "|") for layer in reversed(layers)]
-    for page in ("CONTRIBUTING.md", "docs/explanation/architecture.md"):
-        (line,) = re.findall(r"^ {4}(errors →.*\n +→.*)$", read(ROOT / page), re.MULTILINE)
-        if [split(layer, ",") for layer in line.split("→")] != expected:
-            yield f"{page}: lists other packages than pyproject.toml"
-
-
-def split(text: str, separator: str) -> list[str]:
-    return sorted(part.strip() for part in text.split(separator))
-
-
-def check_conditions() -> Iterator[str]:
-    """Check that sentences about identical bits name all conditions."""
-    files = [ROOT / "README.md", *list_pages(), *SOURCE.rglob("*.py"), *SOURCE.rglob("*.js")]
-    sentences = 0
-    for file in files:
-        for sentence in re.split(r"[.:] ", " ".join(read(file).split())):
-            names_processor = re.search("processor( |-)type|type of processor", sentence)
-            if not (names_processor and "torch version" in sentence):
-                continue
-            sentences += 1
-            if "threads" not in sentence:
-                yield f"{file.relative_to(ROOT)}: omits the number of threads: {sentence[-200:]}"
-    if not sentences:
-        yield "no page names the conditions of identical bits"
-
-
-# Chapters
-
-
-def check_chapter(file: Path) -> Iterator[str]:
-    text = read(file)
-    introduction = ast.get_docstring(ast.parse(text)) or ""
-    if not introduction.startswith(f"{int(file.stem[:2])}. "):
-        yield "the title does not begin with the number of the chapter"
-    if "\n**Question:** " not in introduction:
-        yield "the introduction asks no question"
-    if "**Predict:**" not in text:
-        yield "the reader is not asked to predict anything"
-    if not re.search("[Ww]hat the article says|says the article|article says", text):
-        yield "the article is not quoted"
-    tries = text.partition("# Try\n# ---\n")[2]
-    if re.findall(r"^# (\d)\. ", tries, re.MULTILINE) != ["1", "2", "3"]:
-        yield "the end does not name three things to try"
-
-
-def check_lessons() -> Iterator[str]:
-    """Check that lessons of the studio and chapters name each other."""
-    lessons = re.findall(
-        r'^ {4}title: "(.*)",\n {4}chapter: \["(.*)", "(.*)"\],$', read(STATIONS), re.MULTILINE
-    )
-    if len(lessons) != LESSONS:
-        yield f"{STATIONS.name}: {len(lessons)} of {LESSONS} lessons name a chapter"
-    for number, (lesson, chapter, title) in enumerate(lessons, start=1):
-        words = " ".join(read(DOCS / "learn" / f"{chapter}.py").replace("\n# ", " ").split())
-        if f"{int(chapter[:2])}. {title} =" not in words:
-            yield f"{STATIONS.name}: {chapter} has another title than {title}"
-        if f"Lesson {number} of the :doc:`studio </howto/studio>`, *{lesson}*" not in words:
-            yield f"{chapter}.py: does not name lesson {number}, {lesson}"
-
-
-# Measured values
-
-
-def load_numbers() -> dict[str, dict[str, Any]]:
-    """The numbers by name, each with its value, unit and the conditions of its measurement."""
-    numbers: dict[str, dict[str, Any]] = {}
-    for measurement in tomllib.loads(read(DOCS / "numbers.toml"))["measurement"]:
-        conditions = {key: value for key, value in measurement.items() if key != "numbers"}
-        for name, number in measurement["numbers"].items():
-            if name in numbers:
-                raise SystemExit(f"docs/numbers.toml: {name} is there twice")
-            numbers[name] = {**conditions, **number}
-    return numbers
-
-
-def show(number: dict[str, Any]) -> str:
-    """The value with its unit, as pages show it."""
-    return f"{number['value']} {number['unit']}".strip()
-
-
-def check_numbers(numbers: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Check that each number has its conditions and is in its source, perhaps with more digits."""
-    for name, number in numbers.items():
-        for condition in ("what", "data", "hardware", "date", "source"):
-            if not number.get(condition):
-                yield f"docs/numbers.toml: {name} has no {condition}"
-        measured = {float(each) for each in NUMBER.findall(read(ROOT / number["source"]))}
-        for value in NUMBER.findall(str(number.get("from", number["value"]))):
-            rounding = 0.5 * 10 ** -len(value.partition(".")[2]) + 1e-9
-            if not any(abs(each - float(value)) <= rounding for each in measured):
-                yield f"docs/numbers.toml: {name}: {value} is not in {number['source']}"
-
-
-def find_named_numbers(text: str) -> list[tuple[str, str]]:
-    """The names in comments of a text, each with the words before it."""
-    flat = " ".join(text.split())
-    return [(mark[1], flat[: mark.start()]) for mark in re.finditer(r"<!--(\w+)-->", flat)]
-
-
-def check_numbers_of_page(text: str, numbers: dict[str, dict[str, Any]]) -> Iterator[str]:
-    for name, before in find_named_numbers(text):
-        if name not in numbers:
-            yield f"docs/numbers.toml has no {name}"
-        elif not before.endswith(show(numbers[name])):
-            yield f"{name} is {show(numbers[name])}, not …{before[-20:]}"
 
 
 if __name__ == "__main__":

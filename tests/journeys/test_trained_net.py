@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from shape_masks import mask_shapes
 
 from lamina.data import Dataset, load_data
 from lamina.insight.explaining import compute_map, measure_faithfulness
@@ -12,6 +11,7 @@ from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.probes import probe_layers, untrain
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
+from support.shape_masks import mask_shapes
 from support.trained_nets import load_trained_on_shapes
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lamina.runs.run import load_run
+from support.machines import find_hindrance, join_machines
 
 pytestmark = (
     pytest.mark.nightly
@@ -28,10 +29,7 @@ def test_the_documented_script_trains(workplace, image_set):
     assert load_run("shared").is_finished
 
 
-def test_the_documented_commands_train_on_two_machines(workplace, image_set, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from machines import find_hindrance, join_machines
-
+def test_the_documented_commands_train_on_two_machines(workplace, image_set):
     if hindrance := find_hindrance():
         pytest.skip(hindrance)
     commands = [

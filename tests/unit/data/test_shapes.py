@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shape_masks import mask_shapes
 
 from lamina.data import draw_shapes
 from lamina.data.sources.drawn import (
@@ -19,6 +18,7 @@ from lamina.data.sources.drawn import (
     outline,
     polygon_distance,
 )
+from support.shape_masks import mask_shapes
 
 
 def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
