@@ -189,6 +189,7 @@ def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
         "runs": ["runs/one", "runs/two"],
         "differences": len(differences),
         "incomparable": None,
+        "remarks": [],
     }
 
 
