@@ -92,13 +92,27 @@ class Sharing:
 
 def are_alike(runs: Sequence[Evaluated]) -> bool:
     """Whether all runs were tested on the same images with the same targets and groups."""
-    first = runs[0]
-    names = (first.outputs.names, first.outputs.groups, first.task.target_names)
-    return all(
-        (run.outputs.names, run.outputs.groups, run.task.target_names) == names
+    return all(_is_alike(run, runs[0]) for run in runs)
+
+
+def _is_alike(run: Evaluated, first: Evaluated) -> bool:
+    names = (run.outputs.names, run.outputs.groups, run.task.target_names)
+    return (
+        names == (first.outputs.names, first.outputs.groups, first.task.target_names)
         and np.array_equal(run.outputs.targets, first.outputs.targets)
-        for run in runs
+        and _has_same_digests(run, first)
     )
+
+
+def _has_same_digests(run: Evaluated, first: Evaluated) -> bool:
+    """Whether pixels, and images that a run was trained on, are the same, as far as is known."""
+    digests = run.outputs.digests
+    others = first.outputs.digests
+    if digests is None or others is None:
+        return True
+    if run.resizing == first.resizing:
+        return np.array_equal(digests, others)
+    return np.array_equal(digests.any(axis=1), others.any(axis=1))
 
 
 def share_images(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[Rest], tuple[str, ...]]:

@@ -14,6 +14,7 @@ from lamina.evaluation.shared_images import (
     Evaluated,
     Rest,
     Sharing,
+    are_alike,
     share_images,
 )
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
@@ -105,6 +106,23 @@ def test_images_that_a_run_was_trained_on_are_left_out():
     ]
     names = {name for name, _ in list_pairs(share_images(pair)[0])}
     assert names == {f"1/{number}" for number in range(20)} - {"1/4", "1/7"}
+
+
+@pytest.mark.parametrize("resizing", [((3, 32, 32), "crop"), ((3, 64, 64), "crop")])
+def test_runs_are_not_alike_if_one_was_trained_on_images_that_the_other_was_tested_on(resizing):
+    images = np.arange(20)
+    names = tuple(f"{number}.png" for number in images)
+    first = evaluate("1", images, images % 3, names=names)
+    assert are_alike([first, evaluate("2", images, images % 3, names=names, resizing=resizing)])
+    trained = evaluate("2", images, images % 3, names=names, resizing=resizing, seen=[3, 4])
+    assert not are_alike([first, trained])
+
+
+def test_runs_whose_images_have_the_same_names_are_not_alike_if_their_pixels_differ():
+    images = np.arange(20)
+    names = tuple(f"{number}.png" for number in images)
+    pair = [evaluate(name, images + 20 * int(name), images % 3, names=names) for name in "12"]
+    assert not are_alike(pair)
 
 
 def test_fewer_than_ten_shared_images_are_refused_with_the_numbers():
