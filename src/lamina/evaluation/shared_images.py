@@ -115,6 +115,13 @@ def _has_same_digests(run: Evaluated, first: Evaluated) -> bool:
     return np.array_equal(digests.any(axis=1), others.any(axis=1))
 
 
+def align_images(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[Rest], tuple[str, ...]]:
+    """As :func:`share_images`; runs that are alike are returned as they are, without ``Rest``."""
+    if are_alike(runs):
+        return list(runs), [], ()
+    return share_images(runs)
+
+
 def share_images(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[Rest], tuple[str, ...]]:
     """The predictions for the shared images with the newest targets, and what differs.
 
@@ -141,18 +148,20 @@ def share_images(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[Rest]
             f" runs that share at least {LEAST_SHARED} images."
         )
     rows = []
-    for own in keys:
-        places = {key: row for row, key in enumerate(own)}
+    for keys_of_run in keys:
+        places = {key: row for row, key in enumerate(keys_of_run)}
         rows.append(np.array([places[key] for key in shared], np.int64))
     parts = [_select(run, places, names) for run, places in zip(runs, rows, strict=True)]
     latest = parts[runs.index(newest)].outputs
     judged = []
     rests = []
-    for run, part, own in zip(runs, parts, keys, strict=True):
+    for run, part, keys_of_run in zip(runs, parts, keys, strict=True):
         outputs = replace(part.outputs, targets=latest.targets, groups=latest.groups)
         judged.append(replace(part, outputs=outputs))
         differ = (part.outputs.targets != latest.targets).reshape(len(shared), -1).any(axis=1)
-        alone = [row for row, key in enumerate(own) if key is not None and key not in common]
+        alone = [
+            row for row, key in enumerate(keys_of_run) if key is not None and key not in common
+        ]
         rests.append(_describe_rest(run, int(differ.sum()), np.array(alone, np.int64)))
     knows_same = all(set(run.task.target_names) == set(names) for run in runs)
     return judged, rests, () if knows_same else names

@@ -21,7 +21,7 @@ from lamina.evaluation.paired import (
     seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.evaluation.shared_images import Evaluated, Rest, Sharing, are_alike, share_images
+from lamina.evaluation.shared_images import Evaluated, Sharing, align_images, are_alike
 from lamina.runs.run import Run, correct_outputs, find_outputs
 
 
@@ -76,17 +76,12 @@ def judge_runs(
         )
     check_seeds({name: [run.record.recipe.seed for run in group] for name, group in runs.items()})
     *_, reference = runs.values()
-    first = reference[0]
-    for run in itertools.chain(*runs.values()):
-        check_same_metric(run, first)
-    evaluated = [find_evaluated(run, labels) for run in itertools.chain(*runs.values())]
-    judged = evaluated
-    rests: list[Rest] = []
-    classes: tuple[str, ...] = ()
-    if not are_alike(evaluated):
-        judged, rests, classes = share_images(evaluated)
-    by_run = [score_images(run.task, run.outputs) for run in judged]
     seeds = len(reference)
+    evaluated = [find_evaluated(run, labels) for run in itertools.chain(*runs.values())]
+    for run in evaluated:
+        check_same_metric(run, evaluated[-seeds])
+    judged, rests, classes = align_images(evaluated)
+    by_run = [score_images(run.task, run.outputs) for run in judged]
     starts = range(0, len(by_run), seeds)
     scores = {
         name: np.stack(by_run[start : start + seeds])
@@ -117,18 +112,19 @@ def judge_folds(
     The out-of-fold outputs of a seed are scored together. Raises ``LaminaError`` as
     :func:`judge_runs` does.
     """
-    *_, reference = runs.values()
-    for group in runs.values():
-        for run, other in zip(group, reference, strict=True):
-            check_same_images(run, other)
-    task = reference[0].record.task
+    evaluated = {name: list(map(find_evaluated, group)) for name, group in runs.items()}
+    *_, reference = evaluated.values()
+    *_, (first_run, *_) = runs.values()
+    task = first_run.record.task
     starts = range(0, len(reference), folds)
     scores = {}
-    for name, group in runs.items():
-        outputs = [find_outputs(run) for run in group]
+    for name, group in evaluated.items():
+        for run, other in zip(group, reference, strict=True):
+            check_same_images(run, other)
+        outputs = [run.outputs for run in group]
         pooled = [join_folds(outputs[start : start + folds]) for start in starts]
         scores[name] = np.stack([score_images(task, seed) for seed in pooled])
-    first = join_folds([find_outputs(run) for run in reference[:folds]])
+    first = join_folds([run.outputs for run in reference[:folds]])
     tables = ScoreTables(
         scores,
         find_metric(task),
@@ -188,16 +184,15 @@ def find_evaluated(run: Run, labels: Sequence[str] = ()) -> Evaluated:
     )
 
 
-def check_same_metric(run: Run, other: Run) -> None:
+def check_same_metric(run: Evaluated, other: Evaluated) -> None:
     """Raise ``LaminaError`` unless both runs have one kind of target and one metric."""
-    scores = []
-    for shown in (run, other):
-        task = shown.record.task
-        split = find_outputs(shown).split
-        scores.append((split, task.kind.name, find_metric(task)))
+    scores = [
+        (shown.outputs.split, shown.task.kind.name, find_metric(shown.task))
+        for shown in (run, other)
+    ]
     if scores[0] != scores[1]:
         described = [
-            f"{shown.path} has the {metric} of {split} images ({kind} targets)"
+            f"{shown.name} has the {metric} of {split} images ({kind} targets)"
             for shown, (split, kind, metric) in zip((run, other), scores, strict=True)
         ]
         raise DataError(
@@ -206,11 +201,11 @@ def check_same_metric(run: Run, other: Run) -> None:
         )
 
 
-def check_same_images(run: Run, other: Run) -> None:
+def check_same_images(run: Evaluated, other: Evaluated) -> None:
     """Raise ``LaminaError`` unless both runs were evaluated on the same images by one metric."""
     check_same_metric(run, other)
-    if not are_alike([find_evaluated(run), find_evaluated(other)]):
+    if not are_alike([run, other]):
         raise DataError(
-            f"The evaluated images, their targets or groups differ between {run.path} and"
-            f" {other.path}. Compare runs on the same folds."
+            f"The evaluated images, their targets or groups differ between {run.name} and"
+            f" {other.name}. Compare runs on the same folds."
         )

@@ -31,11 +31,7 @@ from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.predictions import describe, make_prediction
 from lamina.evaluation.predictor import Predictor
-from lamina.evaluation.shared_images import (
-    Evaluated,
-    are_alike,
-    share_images,
-)
+from lamina.evaluation.shared_images import align_images
 from lamina.insight.confusions import find_confusions
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
@@ -351,10 +347,7 @@ def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
 
 def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
     pair = [find_evaluated(opened.run), find_evaluated(base.run)]
-    shared: list[Evaluated] = pair
-    if not are_alike(pair):
-        shared, _, _ = share_images(pair)
-    first, second = shared
+    (first, second), _, _ = align_images(pair)
     differing = find_differing(first.task, first.outputs, second.task, second.outputs)
     groups = []
     for better, rows in differing.items():
