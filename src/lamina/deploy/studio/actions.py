@@ -125,7 +125,7 @@ async def train(
     path = studio.folder.check(source)
     values = {"source": source, "size_px": size_px, "val": val, "net": net, "fields": fields}
     planned: dict[str, Any] = {"problem": None}
-    with suppress(LaminaError):  # if it takes too long, training itself reports what is wrong
+    with suppress(LaminaError):  # training itself reports what is wrong
         planned = await studio.compute("plan", values)
     if planned["problem"]:
         raise RunError(planned["problem"])
@@ -193,11 +193,11 @@ async def delete_run(studio: Studio, run: str) -> dict[str, list[str]]:
     path = studio.folder.runs_dir / run
     if studio.jobs.find_active(run) or studio.jobs.uses(path):
         raise RunError(f"{run} is in use. Pause its training, or wait until it has ended.")
-    kept: list[str] = []
+    files: list[str] = []
     if not studio.jobs.has_failed(run) or studio.folder.has_run(run):
-        kept = await asyncio.to_thread(studio.folder.delete_run, run)
+        files = await asyncio.to_thread(studio.folder.delete_run, run)
     studio.jobs.forget(run)
-    return {"files": kept}
+    return {"files": files}
 
 
 ACTIONS: dict[str, Action] = {

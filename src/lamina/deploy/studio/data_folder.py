@@ -150,10 +150,10 @@ class DataFolder:
             for folder, patterns in RUN_FOLDERS.items():
                 _delete_files(path / folder, patterns)
         (path / ".lock").unlink(missing_ok=True)  # on Windows, no file can be deleted that is open
-        kept = sorted(file.name for file in path.iterdir())
-        if not kept:
+        others = sorted(file.name for file in path.iterdir())
+        if not others:
             path.rmdir()
-        return kept
+        return others
 
     def _is_data_set(self) -> bool:
         """Whether the folder is a data set: all its folders are classes, or all are splits."""

@@ -113,11 +113,11 @@ async def do(studio: Studio, name: str, values: object) -> Any:
     """The result of an action: of the studio itself, or computed by one of its threads."""
     if not isinstance(values, Mapping):
         raise RunError("The request is not an object. Reload the page.")
-    own = {key: value for key, value in values.items() if key != "replaces"}
+    arguments = {key: value for key, value in values.items() if key != "replaces"}
     if name in ACTIONS:
         action = ACTIONS[name]
-        return await action(studio, **read_arguments(action, name, own))
-    return await studio.compute(name, own, str(values.get("replaces", "")))
+        return await action(studio, **read_arguments(action, name, arguments))
+    return await studio.compute(name, arguments, str(values.get("replaces", "")))
 
 
 async def respond(studio: Studio, name: str, values: object) -> Response:
