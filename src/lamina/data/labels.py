@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -19,7 +18,6 @@ from lamina.targets import KindName, Targets, find_kind, most_classes
 
 YES = frozenset({"yes", "true", "y"})
 NO = frozenset({"no", "false", "n"})
-DECIMAL_COMMA = r"\s*[+-]?[0-9]*,[0-9]+\s*"
 # as spreadsheets write numbers
 NUMBER = r"^[+-]?[0-9.,]*[0-9][0-9.,]*([eE][+-]?[0-9]+)?$"
 FIRST_DIGIT = "^[+-]?[.,]?[0-9]"
@@ -217,15 +215,9 @@ def _order_names(
     texts: Sequence[str], target_names: Sequence[str] | None, *, is_number: bool = False
 ) -> tuple[str, ...]:
     """Order names as the source lists them; otherwise numbers by value and text alphabetically."""
-    distinct = set(texts)
     if target_names is not None:
-        if unknown := sorted(distinct - set(target_names)):
-            raise DataError(
-                f"The label {unknown[0]!r} is not among the classes that the source lists:"
-                f" {list(target_names)}. Correct the label or the list."
-            )
         return tuple(target_names)
-    return tuple(sorted(distinct, key=float if is_number else None))
+    return tuple(sorted(set(texts), key=float if is_number else None))
 
 
 def _read_truths(column: str, files: Files) -> Bool[np.ndarray, " n"]:
@@ -242,6 +234,8 @@ def _read_numbers(column: str, files: Files) -> Float32[np.ndarray, " n"]:
         values = pl.Series([None] * len(values))
     elif values.dtype == pl.String:
         values = values.str.strip_chars()
+        if values.str.contains(NUMBER).all() and values.str.contains(",", literal=True).any():
+            raise _refuse_numbers(column, values)
     numbers = values.cast(pl.Float64, strict=False)
     _check_fit(numbers.is_finite(), "numbers", column, files)
     return numbers.to_numpy().astype(np.float32)
@@ -271,8 +265,6 @@ def _check_fit(is_fit: pl.Series, expected: str, column: str, files: Files) -> N
     if len(misfits) == len(values):
         count = f"all {count}"
         remedy = f"Leave out --task (in Python, task). {CHOOSE_COLUMN}"
-    if expected == "numbers" and re.fullmatch(DECIMAL_COMMA, str(misfits[0])):
-        remedy = "Write numbers with a decimal point, as in 0.5."
     raise DataError(
         f"Expected {expected} in column {column!r}, but {count} different, such as {misfits[0]!r}.",
         remedy,

@@ -14,7 +14,6 @@ import polars as pl
 from lamina.data.preparation import Preparation
 from lamina.data.sources.frames import clean_column
 from lamina.data.sources.interface import readable
-from lamina.data.sources.scan import is_image_path
 from lamina.data.splits import find_splits
 from lamina.errors import DataError, name_some, suggest
 
@@ -36,6 +35,7 @@ IMAGE_NAMES = (
     "img_path",
     "file_path",
     "filepath",
+    "filepaths",
     "image_file",
     "image_name",
     "img_name",
@@ -70,8 +70,6 @@ ROW_NAMES = (
     "file_id",
     "sample_id",
 )
-# The number of values to examine for paths.
-VALUES_EXAMINED = 1000
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -172,26 +170,14 @@ def read_splits(table: Table, column: str) -> pl.Series:
 
 def find_image_column(table: Table) -> str:
     usable = [column for column, kind in table.kinds.items() if kind in IMAGE_KINDS]
-    candidates = _well_known(usable, IMAGE_NAMES)
-    candidates = candidates or [column for column in usable if _holds_images(table, column)]
+    candidates = _well_known(usable, IMAGE_NAMES) or usable
     if len(candidates) == 1:
         return candidates[0]
-    problem = "no column of images"
-    if candidates:
-        problem = f"several columns that may hold the images: {', '.join(candidates)}"
     raise DataError(
-        f"{table.path} has {problem}.",
+        f"{table.path} has no column named like image or file.",
         remedy="Choose the column of image paths or bytes with --image-column (in Python,"
         f" image_column). {table.describe()}",
     )
-
-
-def _holds_images(table: Table, column: str) -> bool:
-    if table.kinds[column] == "bytes":
-        return True
-    texts = table.read(column).head(VALUES_EXAMINED).drop_nulls()
-    values = texts.str.replace_all("\\", "/", literal=True).to_list()
-    return bool(values) and all(is_image_path(value) or URL.match(value) for value in values)
 
 
 def _find_split(table: Table, image: str) -> str | None:

@@ -63,7 +63,7 @@ def scan_table(
     class_names: set[tuple[str, ...] | None] = set()
     wanted = preparation
     for part in parts:
-        table = _read_table(part.file, preparation)
+        table = _read_table(part.file)
         columns = choose_columns(table, wanted)
         # All files use the columns of the first.
         wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
@@ -86,12 +86,11 @@ def scan_table(
     return Files(frame, reason, class_names.pop(), encoded=encoded), digest.hexdigest()
 
 
-def _read_table(path: Path, preparation: Preparation) -> Table:
+def _read_table(path: Path) -> Table:
     if path.name.lower().endswith(".parquet"):
         table = read_parquet_table(path)
     else:
-        are_texts = preparation.label_separator or preparation.task not in (None, "regression")
-        table = read_text_table(path, has_decimal_commas=not are_texts)
+        table = read_text_table(path)
     if not table.rows:
         raise DataError(f"{path} has no rows; expected one for each image. Add them.")
     return table

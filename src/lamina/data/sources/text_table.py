@@ -20,14 +20,10 @@ HEAD_BYTES = 2**16  # examined for the separator
 # Other programs write these for missing values.
 MISSING = ("NA", "N/A", "nan", "NaN", "null", "None")
 LEADING_ZERO = "^[+-]?0[0-9]"  # 007 is text, not a number
-THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+$"  # as in 1,234, which may be 1.234 or 1234
 
 
-def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
-    """Read a text table; ``DataError`` if it is damaged, not UTF-8 or lacks unique column names.
-
-    Without decimal commas, cells such as ``0,5`` are text: a class, or several labels.
-    """
+def read_text_table(path: Path) -> Table:
+    """Read a text table; ``DataError`` if it is damaged, not UTF-8 or lacks unique column names."""
     with readable(path, (*READ_ERRORS, *ERRORS)):
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         _check_encoding(data, path)
@@ -36,7 +32,7 @@ def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
             if data.strip():
                 frame = pl.read_ndjson(io.BytesIO(data), infer_schema_length=None)
         else:
-            frame = _read_csv(data.lstrip(b"\r\n"), path, has_decimal_commas)
+            frame = _read_csv(data.lstrip(b"\r\n"), path)
     return Table(path, frame.lazy(), frame.height)
 
 
@@ -50,7 +46,7 @@ def _check_encoding(data: bytes, path: Path) -> None:
         ) from None
 
 
-def _read_csv(data: bytes, path: Path, has_decimal_commas: bool) -> pl.DataFrame:
+def _read_csv(data: bytes, path: Path) -> pl.DataFrame:
     head = data[:HEAD_BYTES].decode(errors="replace")
     separator = "\t" if path.name.lower().endswith(".tsv") else find_separator(head)
     try:
@@ -70,8 +66,7 @@ def _read_csv(data: bytes, path: Path, has_decimal_commas: bool) -> pl.DataFrame
     _check_header(header, path)
     frame.columns = header
     frame = frame[1:].filter(~pl.all_horizontal(pl.all().is_null()))
-    has_commas = has_decimal_commas and separator != ","
-    return frame.select(_find_type(cells, has_commas) for cells in frame)
+    return frame.select(map(_find_type, frame))
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
@@ -96,7 +91,7 @@ def _check_header(header: Sequence[str], path: Path) -> None:
         )
 
 
-def _find_type(cells: pl.Series, has_commas: bool) -> pl.Series:
+def _find_type(cells: pl.Series) -> pl.Series:
     """Convert the cells of a column to booleans or numbers if all of them allow it."""
     present = cells.replace(MISSING, None)
     texts = present.drop_nulls()
@@ -106,11 +101,8 @@ def _find_type(cells: pl.Series, has_commas: bool) -> pl.Series:
         return present.str.to_lowercase() == "true"
     if texts.str.contains(LEADING_ZERO).any():
         return cells
-    decimal = present
-    if has_commas and not texts.str.contains(THOUSANDS).any():
-        decimal = present.str.replace(",", ".", literal=True)
-    for values, dtype in ((present, pl.Int128), (present, pl.Float64), (decimal, pl.Float64)):
-        numbers = values.cast(dtype, strict=False)
+    for dtype in (pl.Int128, pl.Float64):
+        numbers = present.cast(dtype, strict=False)
         if numbers.null_count() == present.null_count():
             return numbers
     return cells
