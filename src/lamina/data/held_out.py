@@ -11,18 +11,10 @@ from jaxtyping import Integer
 
 from lamina.data.groups import check_divisible
 from lamina.data.images import Dataset, Images
-from lamina.data.preparation import Preparation
 from lamina.data.splits import deal
 from lamina.errors import DataError, plural
 
 FEW_IMAGES = 300  # fewer make a score uncertain by over 5 points
-
-
-def select_images(dataset: Dataset, preparation: Preparation) -> Dataset:
-    """The data set with the fold that a preparation asks for."""
-    if folds := preparation.folds():
-        dataset = hold_out(dataset, *folds)
-    return dataset
 
 
 def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:

@@ -21,7 +21,7 @@ from lamina.data.findings import (
     find_gaps,
     find_group_leaks,
 )
-from lamina.data.held_out import select_images
+from lamina.data.held_out import hold_out
 from lamina.data.images import (
     EMPTY_FOLDER,
     OTHER_FILE,
@@ -250,13 +250,14 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
     if not source:
         return None
     try:
-        name, key, opened, _ = _open(source, contain_files(preparation)[1])
+        _, preparation = contain_files(preparation)
+        name, key, opened, _ = _open(source, preparation)
         dataset = find_cached(name, key, digest_of(opened.state))
     except (LaminaError, OSError):  # it is gone, or this user lacks the permission
         return None
     if dataset is None:
         return None
-    dataset = select_images(dataset, preparation)
+    dataset = _complete(dataset, source, preparation, opened)
     return dataset if dataset.fingerprint == fingerprint else None
 
 
@@ -281,10 +282,22 @@ def read_dataset(
         return dataset
 
     dataset = load_cached(name, key, digest_of(opened.state), build)
-    problems = (*dataset.problems, *opened.unused)
-    whole = replace(preparation, fold=None)
-    dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)
-    return select_images(dataset, preparation)
+    return _complete(dataset, source, preparation, opened)
+
+
+def _complete(
+    dataset: Dataset, source: str | Path, preparation: Preparation, opened: Source
+) -> Dataset:
+    """A data set of the cache with what the cache does not store, and with its fold held out."""
+    dataset = replace(
+        dataset,
+        source=full_source(source),
+        preparation=replace(preparation, fold=None),
+        problems=(*dataset.problems, *opened.unused),
+    )
+    if folds := preparation.folds():
+        dataset = hold_out(dataset, *folds)
+    return dataset
 
 
 def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from lamina import Dataset, Images, Preparation, load_data
 from lamina.data.held_out import hold_out
-from lamina.data.load import resize_dataset
+from lamina.data.load import find_prepared, resize_dataset
 from lamina.data.splits import deal
 from lamina.errors import DataError
 
@@ -145,10 +145,14 @@ def test_a_fold_is_loaded_by_its_number_without_decoding_again(tmp_path, monkeyp
             folder / f"{place}.png"
         )
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
-    whole = load_data(tmp_path / "set", Preparation(size_px=16))
+    source = str(tmp_path / "set")
+    whole = load_data(source, Preparation(size_px=16, split_seed=1))
     for fold in range(1, 4):
-        one = load_data(tmp_path / "set", Preparation(size_px=16, fold=f"{fold}/3"))
+        preparation = Preparation(size_px=16, split_seed=1, fold=f"{fold}/3")
+        one = load_data(source, preparation)
         assert one.fingerprint == hold_out(whole, fold, 3).fingerprint
+        prepared = find_prepared(source, preparation, one.fingerprint)
+        assert prepared.train.names == one.train.names
         larger = resize_dataset(one, 20)
         assert larger.train.shape == (3, 20, 20)
         assert larger.test.names == one.test.names
