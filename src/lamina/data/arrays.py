@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from lamina.errors import DataError, describe_type, name_some, suggest
-from lamina.targets import KINDS, SINGLE_LABEL, KindName, Targets, kind_of
+from lamina.targets import KINDS, KindName, Targets, kind_of
 
 Pixels: TypeAlias = UInt8[np.ndarray, "n h w c"]
 ImagePixels: TypeAlias = UInt8[np.ndarray, "h w c"]
@@ -142,7 +142,6 @@ def to_targets(
     kind = kind_of(targets)
     if task is not None and kind.name != task:
         raise DataError(f"y has {kind} targets, but task is {task}. Convert y, or leave task out.")
-    kind.check(targets, target_names)
     return targets, target_names
 
 
@@ -183,10 +182,7 @@ def _read_classes(y: np.ndarray, names: Sequence[str] | None) -> tuple[Targets, 
                 " 1, 2 … without gaps. Renumber them with _, y = np.unique(y, return_inverse=True),"
                 " or pass names for all numbers."
             )
-        targets = y.astype(np.int64)
-        target_names = tuple(map(str, distinct)) if names is None else tuple(names)
-        SINGLE_LABEL.check(targets, target_names)
-        return targets, target_names
+        return y.astype(np.int64), tuple(map(str, distinct)) if names is None else tuple(names)
     classes = tuple(distinct) if names is None else tuple(names)
     if unknown := sorted({*distinct} - {*classes}):
         raise DataError(

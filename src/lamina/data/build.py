@@ -153,15 +153,16 @@ def _store(
         height, width, channels = images[0].shape
         array_shape = (size_px or height, size_px or width, channels)
         decoded = fit_arrays(ordered, size_px, resize)
-        return *write_pixels(decoded, held, file, array_shape, lambda *_: None), size_px
+        stored = write_pixels(decoded, held, file, array_shape, lambda *_: None)
+        return stored, array_shape, size_px
     places = frame["file", "offset_bytes", "size_bytes"].rows()
-    results, shape, size_px = store_files(places, held, file, size_px, resize, progress)
+    results, size, side_px = store_files(places, held, file, size_px, resize, progress)
     if all(image.reason for image in results):
         first = f"{frame['name'][0]} ({results[0].reason})"
         raise DataError(
             f"Cannot read any of the {len(results)} images; the first is {first}. Check the files."
         )
-    return results, shape, size_px
+    return results, (*size, 3), side_px
 
 
 def _check_drawn(frame: pl.DataFrame, used: pl.DataFrame, problems: Sequence[Problem]) -> None:

@@ -57,10 +57,7 @@ NOT_STORED = (*SPLITS, "source", "preparation")
 def cache_folder() -> Path:
     """The folder of decoded data: ``LAMINA_CACHE`` if it is set, or the user's cache folder."""
     path = os.environ.get("LAMINA_CACHE") or platformdirs.user_cache_dir("lamina")
-    folder = Path(path).expanduser().absolute()
-    if folder.is_file():
-        raise DataError(f"The cache {folder} is a file. Set LAMINA_CACHE to a folder.")
-    return folder
+    return Path(path).expanduser().absolute()
 
 
 def digest_of(*parts: object) -> str:

@@ -167,11 +167,6 @@ class Images:
             raise DataError(f"split must be {', '.join(SPLITS[:2])} or {SPLITS[2]}, got {split!r}.")
         pixels = to_pixels(x, "x")
         targets, target_names = to_targets(y, names, task)
-        if len(pixels) != len(targets):
-            raise DataError(
-                f"Expected one target for each image, got {len(pixels)} images in x and"
-                f" {len(targets)} targets in y."
-            )
         if not len(pixels):
             raise DataError(
                 f"x has no images: its shape is {pixels.shape}. Check how you selected them."
@@ -250,8 +245,6 @@ class Images:
 
         The first images would be a worse sample, because a data set may be sorted by class.
         """
-        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
-            raise DataError(f"count must be a whole number of at least 0, got {count!r}.")
         return self.take(np.linspace(0, len(self) - 1, num=min(len(self), count), dtype=np.int64))
 
     @property

@@ -96,19 +96,20 @@ def store_files(
     size_px: int | None,
     resize: Resize,
     progress: Progress,
-) -> tuple[list[Stored], tuple[int, ...], int | None]:
+) -> tuple[list[Stored], Size, int | None]:
     """Decode images to RGB into ``file``; see :func:`write_pixels`.
 
-    Also returns the side of the squares that images were resized to, ``None`` if they kept theirs.
+    Also returns their size, and the side of the squares that they were resized to, ``None`` if they
+    kept their size.
     """
     own_size = find_own_size(places) if size_px is None else None
     side_px = size_px or MIXED_SIZES_SIDE_PX
     if own_size is not None:
         with suppress(SizesDifferError), closing(decode_files(places, None, resize)) as images:
-            return *write_pixels(images, held, file, (*own_size, 3), progress), None
+            return write_pixels(images, held, file, (*own_size, 3), progress), own_size, None
     size = (side_px, side_px)
     with closing(decode_files(places, size, resize)) as images:
-        return *write_pixels(images, held, file, (*size, 3), progress), side_px
+        return write_pixels(images, held, file, (*size, 3), progress), size, side_px
 
 
 def find_own_size(places: Sequence[Place]) -> Size | None:
@@ -171,8 +172,8 @@ def write_pixels(
     file: Path,
     shape: tuple[int, ...],
     progress: Progress,
-) -> tuple[list[Stored], tuple[int, ...]]:
-    """Write pixels of one shape one after another; return what else is stored, and their shape.
+) -> list[Stored]:
+    """Write pixels of one shape one after another; return what else is stored.
 
     Held-out splits come first. Images that are identical to an image of an earlier split that
     lamina drew are left out.
@@ -196,7 +197,7 @@ def write_pixels(
             results.append(stored._replace(reason=reason))
             if len(results) % IMAGES_PER_TASK == 0 or len(results) == len(held):
                 progress(len(results), len(held))
-    return results, shape
+    return results
 
 
 def check_space(folder: Path, needed_bytes: int) -> None:

@@ -190,8 +190,8 @@ RANGE = f"{gray_noise(2).min()} to {gray_noise(2).max()}"
                 "y_test": CLASSES_OF_2,
             },
             (
-                "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1,"
-                " test 6 x 5 x 1. Resize them to one size."
+                "The splits of DIR/pets.npz have pixels of different forms: train uint8"
+                " (2, 4, 5, 1), test uint8 (2, 6, 5, 1). Save the same form in all splits."
             ),
         ),
         (
@@ -202,8 +202,8 @@ RANGE = f"{gray_noise(2).min()} to {gray_noise(2).max()}"
                 "y_test": np.array(["a", "b"]),
             },
             (
-                "The splits of DIR/pets.npz have labels of different types: train int64 (2,), test"
-                " <U1 (2,). Save the same type and columns in all splits."
+                "The splits of DIR/pets.npz have labels of different forms: train int64 (2,), test"
+                " <U1 (2,). Save the same form in all splits."
             ),
         ),
         (

@@ -173,18 +173,15 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
 ) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    monkeypatch.setenv("LAMINA_CACHE", str(file))
-    with pytest.raises(DataError) as raised:
-        load_data(image_set.write_zip(tmp_path / "a.zip"))
-    assert str(raised.value) == f"The cache {file} is a file. Set LAMINA_CACHE to a folder."
-    monkeypatch.setenv("LAMINA_CACHE", str(file / "cache"))
-    with pytest.raises(DataError) as raised:
-        load_data(tmp_path / "a.zip")
-    assert (
-        str(raised.value)
-        == f"Cannot write to the cache {file / 'cache'}: Not a directory. Set LAMINA_CACHE to a"
-        " folder that you may write to."
-    )
+    source = image_set.write_zip(tmp_path / "a.zip")
+    for cache, reason in ((file, "File exists"), (file / "cache", "Not a directory")):
+        monkeypatch.setenv("LAMINA_CACHE", str(cache))
+        with pytest.raises(DataError) as raised:
+            load_data(source)
+        assert str(raised.value) == (
+            f"Cannot write to the cache {cache}: {reason}. Set LAMINA_CACHE to a folder that you"
+            " may write to."
+        )
 
 
 def test_without_the_variable_the_cache_is_the_users_own(

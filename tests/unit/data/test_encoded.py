@@ -67,18 +67,12 @@ def test_the_names_of_two_shards_differ(image_set, tmp_path: Path) -> None:
     assert listing.splits[-1] == "val"
 
 
-def test_rows_without_bytes_are_problems(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("lamina.data.sources.parquet.IMAGE_LIMIT_BYTES", 8)
-    path = write_images(
-        tmp_path / "a.parquet",
-        [{"bytes": data, "path": None} for data in (b"", None, b"xyz", b"x" * 9)],
-    )
+def test_rows_without_bytes_are_problems(tmp_path: Path) -> None:
+    images = [{"bytes": data, "path": None} for data in (b"", None, b"xyz")]
+    path = write_images(tmp_path / "a.parquet", images)
     listing = spool(scan_table(path, DEFAULTS), tmp_path)
     assert listing.labels == {"label": [0, 2]}
-    assert listing.problems == [
-        Problem("a/0000001", "no image bytes in the table"),
-        Problem("a/0000003", "larger than 0 MiB"),
-    ]
+    assert listing.problems == [Problem("a/0000001", "no image bytes in the table")]
     assert [image.read() for image in listing.images] == [b"", b"xyz"]
 
 

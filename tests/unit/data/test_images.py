@@ -233,7 +233,7 @@ def test_grey_images_and_tensors_become_images() -> None:
             PIXELS,
             [0] * 3,
             None,
-            "Expected one target for each image, got 4 images in x and 3 targets in y.",
+            "Expected one target and one name for each image, got 4 images, 3 targets and 4 names.",
         ),
         (
             PIXELS,

@@ -79,7 +79,6 @@ CHUNK_PIXELS = CHUNK_IMAGES * 128 * 128
 
 SAMPLE_SIZES_PX = (192, 224, 256, 288)
 SAMPLE_IMAGES = 10  # of a class and size
-SAMPLE_CLASS_IMAGES = SAMPLE_IMAGES * len(SAMPLE_SIZES_PX)
 SAMPLE_WRONG = {("crescent", 9): "drop", ("drop", 23): "arrow"}
 """What an image shows that does not belong to the class of its folder."""
 
@@ -354,15 +353,13 @@ def write_sample(folder: Path, seed: int = 0) -> list[str]:
     files: list[str] = []
     for name in POSED_KINDS:
         (folder / name).mkdir(parents=True)
-        for size_px in SAMPLE_SIZES_PX:
+        for start, size_px in enumerate(SAMPLE_SIZES_PX):
             figures = choose_figures(random, SAMPLE_IMAGES, posed=True)
-            numbers = range(len(files) % SAMPLE_CLASS_IMAGES + 1, SAMPLE_CLASS_IMAGES + 1)
+            numbers = range(SAMPLE_IMAGES * start + 1, SAMPLE_IMAGES * (start + 1) + 1)
             kinds = [SAMPLE_WRONG.get((name, number), name) for number in numbers]
-            indices = [KINDS.index(kind) for kind in kinds[:SAMPLE_IMAGES]]
-            figures = replace(figures, kind=np.array(indices))
-            for number, pixels in zip(
-                numbers, draw_figures(random, figures, size_px), strict=False
-            ):
+            figures = replace(figures, kind=np.array(list(map(KINDS.index, kinds))))
+            drawn = draw_figures(random, figures, size_px)
+            for number, pixels in zip(numbers, drawn, strict=True):
                 files.append(f"{name}/{number:02}.jpg")
                 Image.fromarray(pixels).save(folder / files[-1], quality=88)
     copied = f"{POSED_KINDS[-1]}/21"

@@ -162,21 +162,15 @@ def join_parts(
         splits += [split] * count
     if not any(part.pixels.size for part in parts.values()):
         raise DataError(f"{source} has no images. Check how you selected them.")
-    sizes = {split: part.pixels.shape[1:] for split, part in parts.items()}
-    if len({*sizes.values()}) > 1:
-        shown = ", ".join(f"{split} {' x '.join(map(str, size))}" for split, size in sizes.items())
-        raise DataError(
-            f"The splits of {source} have images of different sizes: {shown}. Resize them to one"
-            " size."
-        )
-    labels = {split: part.labels for split, part in parts.items()}
-    if len({(array.dtype.kind, array.shape[1:]) for array in labels.values()}) > 1:
-        shown = ", ".join(f"{split} {array.dtype} {array.shape}" for split, array in labels.items())
-        raise DataError(
-            f"The splits of {source} have labels of different types: {shown}. Save the same type"
-            " and columns in all splits."
-        )
-    targets, target_names = to_targets(np.concatenate(list(labels.values())))
+    for what in ("pixels", "labels"):
+        arrays = {split: getattr(part, what) for split, part in parts.items()}
+        if len({(array.dtype.kind, array.shape[1:]) for array in arrays.values()}) > 1:
+            forms = [f"{split} {array.dtype} {array.shape}" for split, array in arrays.items()]
+            raise DataError(
+                f"The splits of {source} have {what} of different forms: {', '.join(forms)}. Save"
+                " the same form in all splits."
+            )
+    targets, target_names = to_targets(np.concatenate([part.labels for part in parts.values()]))
     kind_of(targets).check(targets, target_names)
     pixels = [part.pixels for part in parts.values()]
     return Arrays(names, splits, targets, tuple(target_names), label_reason, pixels)

@@ -8,19 +8,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import polars as pl
 
-from lamina.data.decoding import IMAGE_LIMIT_BYTES
 from lamina.data.sources.columns import ERRORS, Table
 from lamina.data.sources.interface import Files, readable
 from lamina.errors import DataError
 
 # Rows are read in batches: the first of FIRST_ROWS, the next of about BATCH_BYTES.
 FIRST_ROWS = 16
-MOST_ROWS = 10_000
 BATCH_BYTES = 16 * 2**20
+PLACES: dict[str, Any] = {"offset_bytes": pl.Int64, "size_bytes": pl.Int64, "path": pl.String}
 
 
 def read_parquet_table(path: Path) -> Table:
@@ -38,19 +37,20 @@ def spool_images(files: Files, folder: Path) -> Files:
     in_table = pl.col("file").is_not_null()
     others = files.frame.filter(~in_table)
     frame = files.frame.filter(in_table)
-    batches: list[pl.DataFrame] = []
+    places: list[tuple[int, int | None, str | None]] = []
     with (folder / "spool").open("wb") as spool:
         for file in frame["file"].unique(maintain_order=True):
             path = Path(os.fsdecode(file))
-            images = _read_images(path, files.encoded)
-            batches += [_copy_images(batch, spool) for batch in images]
-    places = pl.concat(batches)
-    if places.height != frame.height:
+            for data, name in _read_images(path, files.encoded):
+                places.append((spool.tell(), None if data is None else len(data), name))
+                spool.write(data or b"")
+    if len(places) != frame.height:
         raise DataError(f"{path} changed while lamina was reading it. Try again.")
+    no_bytes = pl.when(pl.col("size_bytes").is_null()).then(pl.lit("no image bytes in the table"))
+    frame = frame.drop("offset_bytes", "size_bytes")
+    frame = frame.hstack(pl.DataFrame(places, schema=PLACES, orient="row"))
     frame = frame.with_columns(
-        places["offset_bytes", "size_bytes", "path"],
-        file=pl.lit(os.fsencode(folder / "spool")),
-        reason=pl.coalesce(frame["reason"], places["reason"]),
+        file=pl.lit(os.fsencode(folder / "spool")), reason=pl.coalesce("reason", no_bytes)
     )
     used = pl.col("reason").is_null()
     if frame.filter(used).is_empty():
@@ -65,11 +65,12 @@ def spool_images(files: Files, folder: Path) -> Files:
         if not (names.has_nulls() or names.is_duplicated().any()):
             frame = frame.with_columns(name=pl.when(used).then(path_in_table).otherwise("name"))
             break
-    return replace(files, frame=pl.concat([others, frame.drop("path")]))
+    frame = frame.select(others.columns)
+    return replace(files, frame=pl.concat([others, frame]))
 
 
-def _read_images(path: Path, column: str) -> Iterator[pl.DataFrame]:
-    """The image bytes (``data``) and the paths in a table, a few rows at a time."""
+def _read_images(path: Path, column: str) -> Iterator[tuple[bytes | None, str | None]]:
+    """The bytes and the path of each image in a table, read a few rows at a time."""
     encoded = pl.col(column)
     name = pl.lit(None, pl.String)
     with readable(path, ERRORS):
@@ -86,29 +87,10 @@ def _read_images(path: Path, column: str) -> Iterator[pl.DataFrame]:
             images = scan.slice(offset, rows).select(data=encoded, path=name).collect()
         if images.is_empty():
             return
-        yield images
+        yield from images.rows()
         offset += images.height
         batch_bytes = int(images["data"].bin.size().sum())
-        rows = max(1, min(MOST_ROWS, 4 * rows, BATCH_BYTES * images.height // max(1, batch_bytes)))
-
-
-def _copy_images(images: pl.DataFrame, spool: BinaryIO) -> pl.DataFrame:
-    """Append images to the spool; return their places, or the reasons why they are left out."""
-    size_bytes = pl.col("data").bin.size().cast(pl.Int64)
-    reason = (
-        pl.when(size_bytes.is_null())
-        .then(pl.lit("no image bytes in the table"))
-        .when(size_bytes > IMAGE_LIMIT_BYTES)
-        .then(pl.lit(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB"))
-    )
-    images = images.with_columns(reason=reason)
-    used = pl.col("reason").is_null()
-    images = images.with_columns(size_bytes=pl.when(used).then(size_bytes))
-    end_bytes = spool.tell() + pl.col("size_bytes").cum_sum()
-    images = images.with_columns(offset_bytes=end_bytes - pl.col("size_bytes"))
-    for data in images.filter(used)["data"]:
-        spool.write(data)
-    return images.drop("data")
+        rows = max(1, min(4 * rows, BATCH_BYTES * images.height // max(1, batch_bytes)))
 
 
 def _class_names(text: str | None) -> dict[str, tuple[str, ...]]:
