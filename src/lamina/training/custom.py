@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from lamina.errors import RecipeError, check_type, suggest
 from lamina.metrics import METRICS, SCORES
+from lamina.training.randomness import seeded_everywhere
 from lamina.training.recipe import Recipe
 
 
@@ -192,6 +193,29 @@ def _find_named(part: Any) -> Any:
     while isinstance(part, functools.partial | LowerIsBetter):
         part = part.func if isinstance(part, functools.partial) else part.function
     return part if hasattr(part, "__qualname__") else type(part)
+
+
+def compute_own_loss(function: OwnLoss, logits: Tensor, targets: Any, seed: int) -> Tensor:
+    """The mean loss of a batch by a custom function, which draws its numbers from ``seed``."""
+    with seeded_everywhere(seed, logits.device):
+        loss: Any = function(logits, targets)
+    name = describe_part(function)
+    if not isinstance(loss, Tensor):
+        raise RecipeError(
+            f"loss must return a tensor, but {name} returned {type(loss).__name__}. Return the mean"
+            " loss as a tensor."
+        )
+    if loss.ndim:
+        raise RecipeError(
+            f"loss must return a scalar, the mean over the batch, but {name} returned a tensor of"
+            f" shape {tuple(loss.shape)}. Return loss.mean()."
+        )
+    if not loss.requires_grad and logits.requires_grad:
+        raise RecipeError(
+            f"loss must be differentiable, but {name} returned a tensor without a gradient. Compute"
+            " it from the logits."
+        )
+    return loss.to(logits.dtype)
 
 
 def check_parts_type(parts: Parts) -> None:

@@ -16,9 +16,8 @@ from lamina.data import Images
 from lamina.data.splits import deal
 from lamina.errors import NotFiniteError, RecipeError
 from lamina.training.events import FeatureProgress, HeadFit
-from lamina.training.hooks import black_images, record_calls
 from lamina.training.model import Model
-from lamina.training.prediction import find_head, iter_features
+from lamina.training.prediction import iter_features, trace_head
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
 from lamina.training.task import Features, Indices, Logits, Targets, Task, Weights
@@ -60,12 +59,10 @@ class CrossFit:
 
 def find_linear_head(model: Model) -> str:
     """The path of the linear layer that computes the logits; ``RecipeError`` if there is none."""
-    path = find_head(model)
-    calls = record_calls(model, black_images(model, 2), [path, "body"])
-    call = calls[path]
+    path, call, computes_logits = trace_head(model)
     layer = model.get_submodule(path)
     is_linear = type(layer) is nn.Linear and layer.bias is not None and call.input.ndim == 2
-    if not is_linear or not torch.equal(call.output, calls["body"].output):
+    if not is_linear or not computes_logits:
         raise RecipeError(
             "head is 'fitted', which needs a net whose logits are the output of one linear layer"
             f" with a bias, but this net's last layer, {path} ({layer}), does not compute its"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from lamina.errors import check_type
 from lamina.kernels.library import find_kernels
 from lamina.nets import Net
 from lamina.training import group
-from lamina.training.batches import Batch, Batches, check_images
+from lamina.training.batches import Batch, Batches, DividedBatch, check_images
 from lamina.training.checkpoint import (
     Checkpoint,
     Standing,
@@ -25,7 +26,7 @@ from lamina.training.checkpoint import (
     name_tensors,
     restore_checkpoint,
 )
-from lamina.training.custom import NO_PARTS, Parts, check_parts
+from lamina.training.custom import NO_PARTS, Parts, check_parts, compute_own_loss
 from lamina.training.device import Choice, choose_device, keep_freed_memory
 from lamina.training.diagnosis import Start
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, LayerStatistics, Step
@@ -38,7 +39,6 @@ from lamina.training.layer_statistics import (
     measure_layers,
     measure_norm,
 )
-from lamina.training.loss import choose_loss
 from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
 from lamina.training.precision import choose_precision, use_kernels
@@ -137,7 +137,10 @@ class Training:
             lanes=deal_lanes(recipe.lanes),
             augment=parts.augment,
         )
-        self._loss = choose_loss(self._live, recipe, parts)
+        self._own_loss = parts.loss
+        if isinstance(parts.loss, nn.Module):
+            # A copy, because the original may also be a metric, which runs on the CPU.
+            self._own_loss = copy.deepcopy(parts.loss).to(self._live.device)
         self._forward_model = use_kernels(self._live, find_kernels())
         self._models = {"live": self._live}
         self._mean: MeanWithStart | None = None
@@ -221,19 +224,10 @@ class Training:
         interrupts: Tensor | float = 0.0
         for step in self._batches.epoch(epoch, first_step, self.schedule.size_fraction):
             optimizer.zero_grad()
-            lanes = self.recipe.lanes
-            sums = LaneSums(self._live, step, lanes) if lanes > 1 else None
-            for batch in step.batches:  # one batch, unless the recipe divides it into lanes
-                logits, loss = self._forward(batch)
-                # Not backward(share), which would make torch import its symbolic shapes for over a
-                # second.
-                (loss if sums is None else loss * batch.share).backward()
-                loss = loss.detach()
-                correct = self._count_correct(logits.detach(), batch)
-                if sums is not None:
-                    sums.add(batch, loss, correct)
-            if sums is not None:
-                loss, correct, interrupted = sums.finish()
+            if self.recipe.lanes == 1:
+                loss, correct = self._add_gradients(step.gather(0))
+            else:
+                loss, correct, interrupted = self._add_lanes(step)
                 interrupts = interrupts + interrupted
 
             is_epoch_over = step.step + 1 == self.steps_per_epoch
@@ -276,6 +270,21 @@ class Training:
             began = time.perf_counter()
             interrupts = 0.0
 
+    def _add_lanes(self, step: DividedBatch) -> tuple[Scalar, Scalar, Scalar]:
+        """Gradients, loss and correct predictions of a step's lanes, and interrupted processes."""
+        sums = LaneSums(self._live, step, self.recipe.lanes)
+        for batch in step.batches:
+            sums.add(batch, *self._add_gradients(batch))
+        return sums.finish()
+
+    def _add_gradients(self, batch: Batch) -> tuple[Scalar, Scalar]:
+        """Forward and backward pass of a batch; its loss and its number of correct predictions."""
+        logits, loss = self._forward(batch)
+        share = loss if batch.share == 1 else loss * batch.share
+        # Not loss.backward(share), which makes torch import its symbolic shapes for over a second.
+        share.backward()
+        return loss.detach(), self._count_correct(logits.detach(), batch)
+
     def _forward(self, batch: Batch) -> tuple[Logits, Scalar]:
         """The logits and the loss of a batch; dropout depends only on seed, step and lane."""
         device = self._live.device
@@ -285,7 +294,17 @@ class Training:
             torch.autocast(device.type, torch.bfloat16, enabled=self._autocasts),
         ):
             logits: Logits = self._forward_model(batch.pixels)
-        return logits, self._loss(logits, batch)
+        return logits, self._compare(logits, batch)
+
+    def _compare(self, logits: Logits, batch: Batch) -> Scalar:
+        """The mean loss of a batch, by kind of target or by your own function."""
+        recipe = self.recipe
+        if self._own_loss is None:
+            task = self._live.task
+            return task.loss(logits, batch.targets, recipe.label_smoothing, batch.weights)
+        purpose = f"loss of epoch {batch.epoch} in lane {batch.lane}"
+        seed = derive_seed(recipe.seed, purpose, batch.step)
+        return compute_own_loss(self._own_loss, logits, batch.targets, seed)
 
     def _count_correct(self, logits: Logits, batch: Batch) -> Scalar:
         """The number of correct predictions; NaN where they are not counted."""

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from lamina.data.images import Progress
 from lamina.errors import NetError
 from lamina.kernels.norm_act import ACTIVATIONS, BATCH_NORMS, has_hooks
-from lamina.training.hooks import black_images, record_calls, watch
+from lamina.training.hooks import Call, black_images, record_calls, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor
 
@@ -93,6 +93,11 @@ def find_head(model: Model) -> str:
     Raises:
         NetError: The model has no such layer.
     """
+    return trace_head(model)[0]
+
+
+def trace_head(model: Model) -> tuple[str, Call, bool]:
+    """The path of the head, its call for a black image, and whether its output is the logits."""
     layers = {
         path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
     }
@@ -105,7 +110,8 @@ def find_head(model: Model) -> str:
         )
     logits = calls["body"].output.flatten()
     heads = [path for path in called if torch.equal(calls[path].output.flatten(), logits)]
-    return (heads or called)[-1]
+    path = (heads or called)[-1]
+    return path, calls[path], bool(heads)
 
 
 def features(model: Model, pixels: Pixels, progress: Progress | None = None) -> Features:
