@@ -257,11 +257,6 @@ def test_a_mistyped_run_among_many_names_only_some(run, record):
         load_run(run.path.parent / "zzz")
 
 
-def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
-    with refuses(f"No run named first in {tmp_path}. Train one with lamina train."):
-        load_run(tmp_path / "first")
-
-
 def test_a_run_is_found_by_its_name_in_runs(run, monkeypatch):
     """Also beside a folder of that name which is no run, as of the data it was trained on."""
     monkeypatch.chdir(run.path.parent.parent)

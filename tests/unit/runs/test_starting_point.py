@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
@@ -186,13 +185,6 @@ def test_another_net_is_refused(before, tmp_path):
         start_run(color_squares(("green", "red"), 40), "mlp", start_from=before, runs_dir=tmp_path)
 
 
-def test_train_does_it_too(before, tmp_path):
-    data = color_squares(("green", "red"), 40, seed=1)
-    run = lamina.train(data, start_from=before, runs_dir=tmp_path, progress=False)
-    assert run.record.started_from.run == str(before.path)
-    assert run.report.score.value > 0.9
-
-
 def build_own(outputs: int, width: int = 4) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(108, width), nn.ReLU(), nn.Linear(width, outputs))
 
@@ -245,12 +237,3 @@ def test_the_data_is_by_default_that_of_the_run(shared_cache, tmp_path):
 def test_the_name_of_a_recipe_cannot_be_used_with_a_run(before, tmp_path):
     with pytest.raises(RecipeError, match="start_from uses the recipe of the run"):
         start_run(start_from=before.path, recipe="best", runs_dir=tmp_path)
-
-
-def test_a_run_whose_name_contains_a_sign_for_addresses_is_found(before, tmp_path):
-    shutil.copytree(before.path, tmp_path / "a@2")
-    data = color_squares(("green", "red"), 40, seed=1)
-    run = start_run(data=data, start_from="a@2", runs_dir=tmp_path)
-    assert run.record.started_from.run == str(tmp_path / "a@2")
-    with pytest.raises(RunError, match="No run named a@3 in"):
-        start_run(data=data, start_from="a@3", runs_dir=tmp_path)

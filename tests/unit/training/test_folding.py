@@ -42,6 +42,10 @@ IMAGES = Images.from_arrays(
     np.random.default_rng(0).integers(0, 256, (6, 16, 13, 3), np.uint8), np.arange(6) % 5
 )
 PIXELS = torch.from_numpy(IMAGES.pixels)
+MANY = Images.from_arrays(
+    np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8),
+    np.arange(FOLDED_IMAGES) % 2,
+)
 
 
 def build(net: Net | nn.Module, seed: int = 0) -> Model:
@@ -139,19 +143,18 @@ def test_batch_norms_that_cannot_be_folded_are_left_alone(module: nn.Module) -> 
 
 
 def test_many_images_get_the_logits_that_few_get() -> None:
-    random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
-    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
-    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
     net = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Linear(5), BatchNorm(), Output())
-    model = build_model(net, images, Recipe()).train()
+    model = build_model(net, MANY, Recipe()).train()
     with torch.no_grad():
-        model(torch.from_numpy(pixels))  # moves the running statistics from where they began
+        model(torch.from_numpy(MANY.pixels))  # moves the running statistics from where they began
     before = copy.deepcopy(model.state_dict())
 
-    together = predict_logits(model, pixels)
+    together = predict_logits(model, MANY.pixels)
     apart = np.concatenate(
-        [predict_logits(model, pixels[start : start + 20]) for start in range(0, len(pixels), 20)]
+        [
+            predict_logits(model, MANY.pixels[start : start + 20])
+            for start in range(0, len(MANY), 20)
+        ]
     )
 
     np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5)
@@ -160,10 +163,6 @@ def test_many_images_get_the_logits_that_few_get() -> None:
 
 
 def test_training_continues_where_a_batch_norm_stays_unfolded():
-    random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
-    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
-    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
     net = Net(
         Conv2d(4, 3),
         MaxPool2d(2),
@@ -175,12 +174,10 @@ def test_training_continues_where_a_batch_norm_stays_unfolded():
         Flatten(),
         Output(),
     )
-    evaluated, left_alone = (
-        Training(net, images, Recipe(epochs=2, batch_size=50)) for _ in range(2)
-    )
+    evaluated, left_alone = (Training(net, MANY, Recipe(epochs=2, batch_size=50)) for _ in range(2))
     places = [weight.data_ptr() for weight in evaluated.model.parameters()]
     for _ in evaluated:
-        predict_logits(evaluated.model, pixels)
+        predict_logits(evaluated.model, MANY.pixels)
         assert [weight.data_ptr() for weight in evaluated.model.parameters()] == places
         assert not any(weight.is_inference() for weight in evaluated.model.parameters())
     for _ in left_alone:
@@ -193,15 +190,11 @@ def test_training_continues_where_a_batch_norm_stays_unfolded():
     "register", ["register_module_forward_hook", "register_module_forward_pre_hook"]
 )
 def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
-    images = Images.from_arrays(pixels, np.arange(FOLDED_IMAGES) % 2)
-    model = build_model(
-        Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe()
-    )
+    model = build_model(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), MANY, Recipe())
     seen = set()
     hook = getattr(nn.modules.module, register)(lambda module, *_: seen.add(module))
     try:
-        predict_logits(model, pixels)
+        predict_logits(model, MANY.pixels)
     finally:
         hook.remove()
     assert set(model.body) <= seen
@@ -210,14 +203,9 @@ def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_hook_on_any_layer_fires_for_few_and_many_images(register: str, index: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
-    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
-    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
-    model = build_model(
-        Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe()
-    )
-    expected, seen = predict_logits(model, pixels), []
+    model = build_model(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), MANY, Recipe())
+    expected, seen = predict_logits(model, MANY.pixels), []
     hook = getattr(model.body[index], register)(lambda module, *_: seen.append(module))
-    np.testing.assert_allclose(predict_logits(model, pixels), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predict_logits(model, MANY.pixels), expected, rtol=1e-4, atol=1e-5)
     hook.remove()
     assert seen == [model.body[index]]

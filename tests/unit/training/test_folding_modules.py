@@ -77,9 +77,3 @@ def test_what_is_used_before_its_batch_norm_stays(between, is_folded):
     assert norms(folded) == (not is_folded)
     with torch.no_grad():
         torch.testing.assert_close(folded(pixels), model(pixels), rtol=1e-3, atol=1e-4)
-
-
-def test_a_model_with_hooks_stays():
-    model = build(Row(""))
-    model.body.first.register_forward_hook(lambda *_: None)
-    assert fold_model(model) is model

@@ -241,46 +241,6 @@ def test_class_weights_let_each_class_count_alike_in_the_loss():
     )
 
 
-def test_class_weights_find_the_rare_class():
-    found = {}
-    for class_weights in (False, True):
-        recipe = Recipe(epochs=3, batch_size=20, class_weights=class_weights)
-        training = Training(Net(Flatten(), Output()), rare_images(), recipe)
-        follow(training)
-        with torch.no_grad():
-            found[class_weights] = int(
-                (training.model(torch.from_numpy(rare_images().pixels)).argmax(1) == 1).sum()
-            )
-    assert found[True] > found[False]
-
-
-def test_a_loss_that_is_no_number_ends_the_training_with_advice():
-    training = Training(
-        SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10)
-    )
-    with pytest.raises(
-        RecipeError,
-        match=(
-            r"^The loss became NaN at step 2 of epoch 1\. The first values that are not finite: the"
-            r" activations of "
-            r"layer \d [A-Z]\w+\. "
-            r"Try an lr below 1e\+30 or gradient_clip 1\.$"
-        ),
-    ):
-        follow(training)
-
-
-def test_a_model_looked_at_between_records_goes_on_training():
-    plain, looked_at = (
-        Training(SMALL, random_images(), Recipe(batch_size=10), steps_per_record=1)
-        for _ in range(2)
-    )
-    follow(plain)
-    for _ in looked_at:
-        looked_at.model.eval()
-    assert same(weights(plain), weights(looked_at))
-
-
 @pytest.mark.parametrize("initial_fraction", [0.0, 0.5])
 @pytest.mark.parametrize("is_own", [False, True])
 def test_the_callers_model_is_in_eval_mode_and_may_be_used(initial_fraction, is_own):

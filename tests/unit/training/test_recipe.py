@@ -4,7 +4,6 @@ import json
 import re
 import typing
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,46 +35,18 @@ def test_a_recipe_survives_json_and_its_own_repr(recipe):
     assert eval(repr(recipe), {"Recipe": Recipe}) == recipe
 
 
-def test_numbers_of_numpy_become_the_type_of_the_field():
-    recipe = Recipe(
-        epochs=np.int64(3),
-        lr=np.float64(1e-3),
-        momentum=np.float32(0.5),
-        dropout=0,
-        seed=np.uint8(7),
-    )
-    assert recipe == Recipe(epochs=3, lr=1e-3, momentum=0.5, dropout=0.0, seed=7)
-    assert repr(recipe) == "Recipe(epochs=3, momentum=0.5, dropout=0.0, seed=7)"
-    assert {type(value) for value in dataclasses.astuple(recipe)} == {
-        int,
-        float,
-        str,
-        bool,
-        type(None),
-    }
-    assert json.dumps(to_json_values(recipe)) == json.dumps(
-        to_json_values(Recipe(epochs=3, momentum=0.5, dropout=0.0, seed=7))
-    )
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"epochs": 0}, "epochs must be a whole number from 1 to 100,000, got 0."),
         ({"epochs": 2.5}, "epochs must be a whole number from 1 to 100,000, got 2.5."),
-        ({"epochs": True}, "epochs must be a whole number from 1 to 100,000, got True."),
-        ({"epochs": np.True_}, "epochs must be a whole number from 1 to 100,000, got True."),
-        ({"epochs": np.float64(3)}, "epochs must be a whole number from 1 to 100,000, got 3.0."),
-        ({"epochs": "3"}, "epochs must be a whole number from 1 to 100,000, got '3'."),
         ({"lr": float("nan")}, "lr must be a number of at least 0, got nan."),
-        ({"lr": np.float32("inf")}, "lr must be a number of at least 0, got inf."),
         (
             {"lr": 10**400},
             "lr must be a number of at least 0, got 100000000000000000...0000000000000000000.",
         ),
         ({"gradient_clip": 0.0}, "gradient_clip must be a number above 0, got 0.0."),
         ({"lr": "fast"}, "lr must be a number of at least 0, got 'fast'."),
-        ({"lr": None}, "lr must be a number of at least 0, got None."),
         ({"momentum": 1.0}, "momentum must be a number from 0 to below 1, got 1.0."),
         ({"dropout": 1.0}, "dropout must be a number from 0 to below 1, got 1.0."),
         (
@@ -91,10 +62,6 @@ def test_numbers_of_numpy_become_the_type_of_the_field():
                 "optimizer must be 'adam', 'adamw', 'rmsprop', 'sgd' or 'muon', got 'adm'. Did you"
                 " mean adam?"
             ),
-        ),
-        (
-            {"optimizer": ["adam"]},
-            "optimizer must be 'adam', 'adamw', 'rmsprop', 'sgd' or 'muon', got ['adam'].",
         ),
     ],
 )
