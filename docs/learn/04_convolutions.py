@@ -214,7 +214,7 @@ assert outputs.min() == 0
 # dead (chapter 2) only if it outputs 0 for all images.
 #
 # `lamina inspect RUN` shows more: the images and patches that each unit responds
-# to most. See :doc:`Looking inside a net </howto/looking-inside>`.
+# to most. See :doc:`Look inside a net </howto/explain>`.
 #
 # What the net relies on
 # ----------------------

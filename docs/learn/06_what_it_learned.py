@@ -287,7 +287,7 @@ for method in ("occlusion", "gradients"):
 #    `target=`. Which pixels raise both logits?
 #
 # Lesson 5 of the :doc:`studio </howto/studio>`, *What it learned*, shows filters
-# and outputs of units during training. :doc:`Looking inside a net
-# </howto/looking-inside>` continues this chapter on the command line. Chapter 7,
+# and outputs of units during training. :doc:`Look inside a net
+# </howto/explain>` continues this chapter on the command line. Chapter 7,
 # :doc:`your own images </chapters/07_your_images>`, goes from a folder to a
 # served model.

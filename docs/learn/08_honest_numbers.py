@@ -118,7 +118,7 @@ for name, correct in (("MLP", 4996), ("CNN", 7552)):
 # convolutional, batch normalization, and dropout layers"*: this does not
 # follow. The article says neither how long it trained the CNN nor with which
 # seed, and it changed three things at once. `lamina ablate` :doc:`removes one
-# at a time </howto/ablate>`.
+# at a time </howto/comparing>`.
 #
 # Choosing
 # --------

@@ -29,7 +29,7 @@ OPTIONS_OF_OTHERS = {
     *("--local-addr", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-conf"),
     *("--no-index", "--find-links", "--torch-backend", "--no-cache-dir"),  # pip
     *("--data-binary", "--read-only", "--cap-drop", "--memory", "--create-home"),
-    *("--studies", "--write-data"),  # a benchmark, and docs/looking_inside.py
+    "--studies",  # a benchmark
 }
 
 

@@ -35,7 +35,8 @@ def list_layers() -> Iterator[str]:
         for name in kind.__all__:
             yield row(describe_layer(name))
     yield ""
-    yield "[Your own layers](../howto/write-a-layer.md) are dataclasses of the same form."
+    page = "../howto/write-a-net.md#a-layer-of-your-own"
+    yield f"[Your own layers]({page}) are dataclasses of the same form."
 
 
 def describe_layer(name: str) -> list[str]:

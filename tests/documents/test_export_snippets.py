@@ -1,4 +1,4 @@
-"""The programs of docs/howto/export.md run without lamina: in Python, a browser and C++."""
+"""The programs of docs/howto/export.md run without lamina: in Python and in a browser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from PIL import ExifTags, Image
@@ -197,35 +196,3 @@ def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
             np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1)
         )
     page.close()
-
-
-HEADERS = ["/usr/include/onnxruntime/onnxruntime_cxx_api.h", "/usr/include/stb/stb_image_resize2.h"]
-
-
-@pytest.mark.nightly  # .ci/run installs the headers
-@pytest.mark.parametrize(("resize", "size"), [("crop", (90, 60)), ("stretch", (60, 90))])
-def test_cpp_predicts_as_lamina_does(resize, size, tmp_path):
-    if not all(Path(header).exists() for header in HEADERS):
-        pytest.skip("no headers for C++: apt-get install g++ libonnxruntime-dev libstb-dev")
-    page = (DOCS / "howto" / "export.md").read_text(encoding="utf-8")
-    program = page.partition("```cpp\n")[2].partition("```")[0]
-    (tmp_path / "predict.cpp").write_text(program, encoding="utf-8")
-    images = load_data("shapes").test.take_evenly(20)
-    predictor = Predictor(make_model(NET, images), resize)
-    (tmp_path / "pets.onnx").write_bytes(export_onnx(predictor))
-    draw_image(images, "RGB", *size).save(tmp_path / "cat.jpg", quality=95)
-    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
-    (tmp_path / "libonnxruntime.so.1").symlink_to(library)
-    includes = ["-I/usr/include/onnxruntime", "-I/usr/include/stb"]
-    command = ["g++", "-std=c++17", *includes, "predict.cpp", library, "-Wl,-rpath,."]
-    compiled = subprocess.run(
-        [*command, "-o", "predict"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert compiled.returncode == 0, compiled.stderr
-    printed = subprocess.run(
-        ["./predict"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    values = dict(line.split() for line in printed.stdout.splitlines())
-    (prediction,) = predictor.predict(tmp_path / "cat.jpg")
-    expected = pytest.approx(prediction.values, abs=1e-4)
-    assert {name: float(value) for name, value in values.items()} == expected

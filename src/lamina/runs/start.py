@@ -99,7 +99,7 @@ BY_WEIGHTS: tuple[str, ...] = ("normalization", "head")
 """Fields that cannot change when a run starts from final weights."""
 INITIAL_FRACTION = 0.5
 LR_FRACTION = 0.1
-"""A net that is trained further on new images alone forgets others (docs/howto/more-images.md):
+"""A net that is trained further on new images alone forgets others (docs/howto/resume.md):
 less with the average of the weights before and after, and with a lower learning rate. Random
 weights of new outputs cannot be averaged."""
 
