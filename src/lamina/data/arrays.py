@@ -149,13 +149,12 @@ def _check_names(names: Any) -> None:
     if names is None:
         return
     are_listed = isinstance(names, Sequence) and not isinstance(names, str)
-    if not are_listed or not all(isinstance(name, str) for name in names) or not names:
+    are_texts = are_listed and all(isinstance(name, str) for name in names)
+    if not are_texts or not names or len(set(names)) < len(names):
         raise DataError(
-            "names must be a list of strings, one for each class, label or number, in order, such"
-            f" as ['cat', 'dog'], got {names!r:.100}."
+            "names must be a list of different strings, one for each class, label or number, in"
+            f" order, such as ['cat', 'dog'], got {names!r:.100}."
         )
-    if len(set(names)) < len(names):
-        raise DataError(f"names must differ, got {', '.join(names)}. Rename or merge the classes.")
 
 
 def _check_numbers(y: np.ndarray) -> None:

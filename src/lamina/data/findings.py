@@ -240,7 +240,9 @@ def _find_left_out(dataset: Dataset) -> list[Finding]:
         kind, severity = LEFT_OUT.get(reason, ("unreadable", "warning"))
         them = "it" if count == 1 else "them"
         message = f"{plural(count, 'file was', 'files were')} left out: {reason}."
-        if kind == "empty-folder":
+        if kind == "repeated-row":
+            message = f"{plural(count, 'row was', 'rows were')} left out: {reason}."
+        elif kind == "empty-folder":
             folders = plural(count, "folder has", "folders have")
             which = "it is not a class" if count == 1 else "they are not classes"
             message = f"{folders} no images, so {which}. Add images, or remove {them}."

@@ -81,37 +81,35 @@ def find_images(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Problem]
 
 
 def _search(path: Path) -> tuple[list[Path], list[Problem]]:
-    # before Python 3.12, Path.is_dir raises for a name that is too long
-    if os.path.isdir(path):  # noqa: PTH112
-        return _list_folder(path)
-    if os.path.exists(path) or not glob.has_magic(str(path)):  # noqa: PTH110
-        path.stat()
-        return [path], []
+    """The images in a file, folder or pattern, and the problems."""
+    # before Python 3.12, Path.exists raises for a name that is too long
+    is_pattern = glob.has_magic(str(path)) and not os.path.exists(path)  # noqa: PTH110
+    matches = [path]
+    if is_pattern:
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
     images: list[Path] = []
     problems: list[Problem] = []
-    for match in map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207
-        if match.is_dir():
-            listed, unread = _list_folder(match)
-            images += listed
-            problems += unread
+    for match in matches:
+        if os.path.isdir(match):  # noqa: PTH112
+            scan = scan_folder(match)
+            images += [match / name for name in scan.names]
+            problems += [
+                Problem(str(match / problem.path), problem.reason)
+                for problem in [*scan.problems, *scan.unused]
+                if problem.reason != EMPTY_FOLDER
+            ]
+        elif not is_pattern:
+            match.stat()
+            images.append(match)
         elif not is_hidden(match.name):
             try:
                 check_image(match.name)
                 images.append(match)
             except BadImageError as error:
                 problems.append(Problem(str(match), str(error)))
-    if not images and not problems:
+    if is_pattern and not images and not problems:
         raise DataError("no image matches this pattern")
     return images, problems
-
-
-def _list_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
-    scan = scan_folder(folder)
-    unused = [problem for problem in scan.unused if problem.reason != EMPTY_FOLDER]
-    problems = [
-        Problem(str(folder / problem.path), problem.reason) for problem in [*scan.problems, *unused]
-    ]
-    return [folder / name for name in scan.names], problems
 
 
 def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[Chunk, None, None]:

@@ -25,6 +25,7 @@ from lamina.data.held_out import hold_out
 from lamina.data.images import (
     EMPTY_FOLDER,
     OTHER_FILE,
+    REPEATED,
     Dataset,
     Images,
     Problem,
@@ -115,11 +116,14 @@ def load_data(
         preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)"
     )
     dataset = read_dataset(source, preparation, progress)
+    left_out = describe_problems(dataset.problems)
     if not len(dataset.train):
+        reasons = [f"{message}." for message in left_out]
         raise DataError(
-            f"{source} has no training images. Add some to train/, or reduce val and test."
+            " ".join([f"{source} has no training images.", *reasons]),
+            remedy="Add some to train/, or reduce val and test.",
         )
-    for message in (*describe_problems(dataset.problems), *dataset.describe_leaks()):
+    for message in (*left_out, *dataset.describe_leaks()):
         warn(message, stacklevel=2)
     for find in (find_gaps, find_dark, find_group_leaks):
         for finding in find(dataset):
@@ -236,8 +240,8 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
 
 
 def describe_problems(problems: Sequence[Problem]) -> list[str]:
-    """A message about images that were left out, if any; other files and empty folders get none."""
-    harmless = (OTHER_FILE, EMPTY_FOLDER)
+    """A message about images that were left out, if any."""
+    harmless = (OTHER_FILE, EMPTY_FOLDER, REPEATED)
     left_out = [problem for problem in problems if problem.reason not in harmless]
     if not left_out:
         return []
@@ -376,7 +380,7 @@ def _open_path(path: Path, preparation: Preparation) -> Source:
     for open_source in SOURCE_KINDS.values():
         if source := open_source(path, preparation):
             return source
-    if is_archive(path):
+    if is_archive(path) and path.suffix.lower() != ".xlsx":  # which is a zip of XML
         return open_archive(path, lambda folder: _open_path(folder, preparation))
     raise DataError(
         f"lamina cannot load {path}. Expected {', '.join(SOURCE_KINDS)}, or a zip or tar of one of"

@@ -17,10 +17,6 @@ ROWS_EXAMINED = 20
 
 def read_rows(file: str, option: str) -> list[list[str]]:
     """The non-empty rows of a CSV file; commas, semicolons or tabs separate its cells."""
-    if not file:
-        raise DataError(
-            f"{_flag(option)} is empty, but must name a file. Pass a file, or leave it out."
-        )
     try:
         text = Path(file).expanduser().read_bytes().decode("utf-8-sig")
     except (OSError, ValueError) as error:

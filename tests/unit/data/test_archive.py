@@ -127,16 +127,15 @@ def test_an_encrypted_zip_says_what_to_do(image_set, tmp_path: Path) -> None:
     assert "is encrypted, password required for extraction" in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
+@pytest.mark.parametrize("name", ["a.zip", "cut.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
 def test_a_damaged_archive_says_so(name: str, image_set, tmp_path: Path) -> None:
     path = tmp_path / name
     (image_set.write_zip if name.endswith("zip") else image_set.write_tar)(path)
     data = path.read_bytes()
-    directory_damaged, cut_off = (
-        data.replace(b"PK\x01\x02", b"PK\x01\x00", 1),
-        data[: len(data) // 2 + 100],
-    )
-    path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
+    damaged = data[: len(data) // 2 + 100]
+    if name == "a.zip":
+        damaged = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1)
+    path.write_bytes(damaged)
     with pytest.raises(DataError, match=r"Cannot read .*\. Create or download it again\."):
         load_data(path)
 
@@ -216,9 +215,13 @@ def test_members_are_unpacked_whatever_their_compression(
     assert read_files(folder) == {f"a/ä{place}.png": data for place, data in enumerate(contents)}
 
 
-def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("no archive")
+@pytest.mark.parametrize("name", ["notes.txt", "table.xlsx"])
+def test_a_file_that_is_no_archive_of_images_is_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    if name == "notes.txt":
+        path.write_text("no archive")
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (

@@ -224,8 +224,8 @@ RANGE = f"{gray_noise(2).min()} to {gray_noise(2).max()}"
         (
             {"x": gray_noise(2), "y": np.array([0, 1]), "class_names": np.array([3, 4])},
             (
-                "DIR/pets.npz: names must be a list of strings, one for each class, label or"
-                " number, in order, such as ['cat', 'dog'], got [3, 4]."
+                "DIR/pets.npz: names must be a list of different strings, one for each class, label"
+                " or number, in order, such as ['cat', 'dog'], got [3, 4]."
             ),
         ),
     ],

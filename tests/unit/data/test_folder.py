@@ -142,7 +142,13 @@ LAYOUT = (
     ("paths", "message"),
     [
         ([], f"No images in pets. {LAYOUT}"),
-        (["1.png", "2.png"], f"The images in pets are not in class folders. {LAYOUT}"),
+        (
+            ["1.png", "2.png"],
+            (
+                f"The images in pets are not in class folders. {LAYOUT} If file names begin with"
+                " the class, use --label-from filename (in Python, label_from)."
+            ),
+        ),
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
             (

@@ -257,7 +257,10 @@ def test_grey_images_and_tensors_become_images() -> None:
             PIXELS,
             [0, 1, 0, 1],
             ["a", "a"],
-            "names must differ, got a, a. Rename or merge the classes.",
+            (
+                "names must be a list of different strings, one for each class, label or number, in"
+                " order, such as ['cat', 'dog'], got ['a', 'a']."
+            ),
         ),
         (
             PIXELS,

@@ -159,7 +159,7 @@ def test_repeated_rows_are_one_note() -> None:
     problems = tuple(Problem(f"{place}.png", REPEATED) for place in range(1000))
     (finding,) = inspect(make_dataset(problems=problems)).findings
     assert (finding.kind, finding.severity, finding.count) == ("repeated-row", "note", 1000)
-    assert finding.message == "1,000 files were left out: named in an earlier row."
+    assert finding.message == "1,000 rows were left out: named in an earlier row."
 
 
 def test_images_of_nearly_one_color_are_blank_no_duplicates() -> None:

@@ -408,6 +408,18 @@ CASES: dict[str, Case] = {
         path="HAM.csv",
         options={"image_column": "image_id", "label_columns": ("dx",), "test_fraction": 0.0},
     ),
+    "Kaggle CIFAR-10: numbers": Case(
+        "train/{1,2,3,4}.png",
+        {"trainLabels.csv": "id,label\n1,frog\n2,truck\n3,truck\n4,frog\n"},
+        splits="train 4",
+        classes="frog truck",
+        path="trainLabels.csv",
+        options={"image_column": "id", "test_fraction": 0.0},
+    ),
+    "photographs of a kind that lamina does not read": Case(
+        "{cat,dog}/#.dng",
+        refused=r"No images in .*, but cat/1.dng \(a camera's raw file; convert it",
+    ),
     "flat folder": Case("#.png", refused="are not in class folders"),
     "one folder around everything, and a cover": Case(
         "archive/data/{cat,dog}/{a,b}#.png | cover.png", splits=DRAWN, classes="cat dog", left_out=1

@@ -69,6 +69,13 @@ def test_a_training_image_that_equals_a_drawn_one_is_left_out(tmp_path: Path) ->
     assert not data.leaks
 
 
+def test_a_set_of_copies_has_no_training_images(tmp_path: Path) -> None:
+    colors = {f"{name}_{number}": (9, 9, 9) for name in "ab" for number in range(5)}
+    write_colors(tmp_path, **colors)
+    with pytest.raises(DataError, match=r"no training images\. Left out 8 images: .*held-out"):
+        load_data(tmp_path)
+
+
 def test_copies_in_splits_of_the_source_stay(image_set, tmp_path: Path) -> None:
     root = image_set.write_folder(tmp_path / "set")
     (root / "train/cat/0000.png").write_bytes((root / "test/cat/0000.png").read_bytes())

@@ -387,11 +387,11 @@ COLUMNS = "Its columns are image (text), label (number)."
             ),
         ),
         (
-            "image,label\n1.png,1\n",
-            {"image_column": "label"},
+            "image,label,sick\n1.png,1,true\n",
+            {"image_column": "sick"},
             (
-                "Column 'label' of DIR/pets.csv is of type number; --image-column needs image"
-                f" paths or image bytes. {COLUMNS}"
+                "Column 'sick' of DIR/pets.csv is of type truth; --image-column needs image paths,"
+                " numbers or bytes. Its columns are image (text), label (number), sick (truth)."
             ),
         ),
         (
@@ -437,9 +437,9 @@ COLUMNS = "Its columns are image (text), label (number)."
             "image,label\nhttps://example.org/1.png,1\n",
             {},
             (
-                "Column 'image' of DIR/pets.csv contains URLs, such as 'https://example.org/1.png',"
-                " which lamina does not download. Download the images, and put their paths into the"
-                " table."
+                "Cannot use any of the 1 images that DIR/pets.csv names; the first is"
+                " https://example.org/1.png (no such file). Write paths relative to DIR into column"
+                " 'image', or choose another column with --image-column (in Python, image_column)."
             ),
         ),
         (

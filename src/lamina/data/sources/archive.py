@@ -21,11 +21,15 @@ FLOOR_BYTES = 2**28  # smaller archives may exceed the ratio: sorted labels comp
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is a zip or a tar, judged by its content."""
+    """Whether a path is a zip or a tar, judged by its content; a zip may be truncated."""
     try:
-        return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+        return path.is_file() and (_is_zip(path) or tarfile.is_tarfile(path))
     except READ_ERRORS:
         return False
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
 
 
 def open_archive(path: Path, open_folder: Callable[[Path], Source]) -> Source:
@@ -59,7 +63,7 @@ def unpack(path: Path, folder: Path) -> None:
     """Write the files of an archive into a new folder; ``DataError`` if it is unsafe or damaged."""
     folder.mkdir()
     with readable(path):
-        if zipfile.is_zipfile(path):
+        if _is_zip(path):
             _unpack_zip(path, folder)
         else:
             _unpack_tar(path, folder)

@@ -45,7 +45,9 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
     """Assign splits and classes by the paths of the images; skips folders around all of them."""
     hint = _suggest_table([*scan.problems, *scan.unused], source)
     if not scan.names:
-        raise DataError(f"No images in {source}. {LAYOUT}{hint}")
+        unread = [f"{problem.path} ({problem.reason})" for problem in scan.problems]
+        found = f", but {name_some(unread, 3)}" if unread else ""
+        raise DataError(f"No images in {source}{found}. {LAYOUT}{hint}")
     label_from = preparation.label_from or "folder"
     frame = pl.DataFrame(
         {
@@ -90,7 +92,11 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
         )
     are_plain = label_from == "folder" and set(classes.str.to_lowercase()) <= IMAGE_FOLDERS
     if classes.is_empty() or are_plain:
-        raise DataError(f"The images in {source} are not in class folders. {LAYOUT}{hint}")
+        raise DataError(
+            f"The images in {source} are not in class folders. {LAYOUT}{hint}",
+            remedy="If file names begin with the class, use --label-from filename (in Python,"
+            " label_from).",
+        )
     frame = add_problems(frame, scan.problems)
     return Files(frame, LABEL_REASONS[label_from], kind="single-label")
 

@@ -70,7 +70,6 @@ ROW_NAMES = (
     "file_id",
     "sample_id",
 )
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +112,8 @@ class Columns(NamedTuple):
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
     """Choose the requested columns, or well-known names, or the only possible columns."""
     image = preparation.image_column or find_image_column(table)
-    _check_kind(table, image, "--image-column", IMAGE_KINDS, "image paths or image bytes")
+    kinds: tuple[ColumnKind, ...] = (*IMAGE_KINDS, "number")
+    _check_kind(table, image, "--image-column", kinds, "image paths, numbers or bytes")
     split = preparation.split_column or _find_split(table, image)
     if split is not None:
         _check_kind(table, split, "--split-column", ("text",), "train, val or test in each row")

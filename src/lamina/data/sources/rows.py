@@ -18,7 +18,7 @@ from lamina.data.decoding import BadImageError
 from lamina.data.images import REPEATED, Problem, Progress
 from lamina.data.labels import joins_labels, split_labels
 from lamina.data.preparation import Preparation
-from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
+from lamina.data.sources.columns import Columns, Table, choose_columns, read_splits
 from lamina.data.sources.frames import add_problems, leave_out_gaps, list_problems
 from lamina.data.sources.interface import LABEL, Files, Source, TablePart, mark_state, show_name
 from lamina.data.sources.parquet import read_parquet_table, spool_images
@@ -122,7 +122,8 @@ def _list_images(
     frame = frame.with_columns(labels)
     if table.kinds[columns.image] == "bytes":
         return frame
-    frame = _find_images(frame, table.read(columns.image), part, digest)
+    paths = table.read(columns.image).cast(pl.String)
+    frame = _find_images(frame, paths, part, digest)
     if columns.split is None and part.split is None:
         frame = _read_folders(frame)
     return _unite_rows(frame, columns.labels, preparation)
@@ -133,12 +134,6 @@ def _find_images(
 ) -> pl.DataFrame:
     """Find the images that a table's rows name; rows without a usable image are left out."""
     folder = part.file.parent
-    urls = paths.filter(paths.str.contains(f"^{URL.pattern}"))
-    if not urls.is_empty():
-        raise DataError(
-            f"Column {paths.name!r} of {part.file} contains URLs, such as {urls[0][:80]!r}, which"
-            " lamina does not download. Download the images, and put their paths into the table."
-        )
     finder = _Finder(folder)
 
     @cache
