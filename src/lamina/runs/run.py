@@ -473,7 +473,7 @@ def load_run(
     folder = find_run(Path(path), Path(runs_dir))
     run = Run(folder, RunFolder(folder).read_record(), module=module, parts=parts)
     if module is not None:
-        check_module_code(run, module)
+        check_code(run, module)
     return run
 
 
@@ -715,19 +715,15 @@ def digest_module(module: Net | nn.Module) -> str:
     return digest_source(*own_kinds)
 
 
-def check_module_code(run: Run, module: Net | nn.Module) -> None:
-    """Warn if the classes of your own net have changed since the run was started."""
-    recorded = run.record.own_module
-    is_another = isinstance(module, Net) and recorded is not None and repr(module) != recorded.name
-    if not is_another:  # which is refused later
-        check_code(run, digest_module(module))
-
-
-def check_code(run: Run, digest: str, *, is_file: bool = False) -> None:
+def check_code(run: Run, module: Net | nn.Module, file_digest: str | None = None) -> None:
     """Warn if the code of your own net, or its file, has changed since the run was started."""
     recorded = run.record.own_module
+    is_file = file_digest is not None
     if recorded is None or bool(recorded.file) != is_file:
         return
+    if isinstance(module, Net) and not is_file and repr(module) != recorded.name:
+        return  # another net, which is refused later
+    digest = digest_module(module) if file_digest is None else file_digest
     if has_changed(recorded.digest, digest):
         warn(
             f"the code of {recorded.file or recorded.name} has changed since {run.path} was started"

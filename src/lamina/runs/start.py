@@ -60,7 +60,6 @@ from lamina.runs.run import (
     DataLike,
     Run,
     check_code,
-    check_module_code,
     digest_module,
     draw_module,
     find_source,
@@ -435,10 +434,11 @@ def with_module(run: Run, choice: NetChoice) -> Run:
     """The run with your own net, whose weights follow from the run's seed."""
     record = run.record
     module = choice.make(record.recipe.seed, record.in_shape, record.task.outputs)
-    if isinstance(choice.origin, OwnModule) and choice.origin.file:
-        check_code(run, choice.origin.digest, is_file=True)
-    else:
-        check_module_code(run, module)
+    origin = choice.origin
+    file_digest: str | None = None
+    if isinstance(origin, OwnModule) and origin.file:
+        file_digest = origin.digest
+    check_code(run, module, file_digest)
     return replace(run, module=module)
 
 
