@@ -1,13 +1,11 @@
 """Chapters of ``docs/learn``: each is a script that becomes a page and a notebook.
 
-sphinx-gallery runs a chapter again when its text has changed. ``forget_results`` lets it also run
-all chapters again when the code of lamina has changed; comments and docstrings do not count.
+sphinx-gallery runs a chapter again when its text has changed, and ``make clean`` lets it run all of
+them again.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import os
 import re
 import shutil
@@ -124,31 +122,6 @@ def draw_described(block: Any, *rest: Any, **options: Any) -> str:
     return re.sub(r":alt: .*", lambda _: f":alt: {text}", page)
 
 
-def digest_code(package: Path) -> str:
-    """A digest of a package's code, without comments and docstrings."""
-    digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            match node:
-                case ast.Expr(value=ast.Constant(value=str())):
-                    node.value.value = ""
-        digest.update(f"{file.relative_to(package)} {ast.dump(tree)}".encode())
-    return digest.hexdigest()
-
-
-def forget_results(app: Any) -> None:
-    """Remove the digests of the chapters if the code of lamina has changed since they ran."""
-    folder = Path(app.srcdir) / RESULTS
-    record = folder / "code.sha256"
-    digest = digest_code(Path(app.srcdir).parent / "src" / "lamina")
-    if record.exists() and record.read_text(encoding="utf-8") != digest:
-        for file in folder.glob("*.md5"):
-            file.unlink()
-    folder.mkdir(exist_ok=True)
-    record.write_text(digest, encoding="utf-8")
-
-
 def tidy_notebooks(app: Any) -> None:
     """Replace what only Sphinx understands in the texts of notebooks: links to other pages."""
     for file in (Path(app.srcdir) / RESULTS).glob("*.ipynb"):
@@ -159,6 +132,5 @@ def tidy_notebooks(app: Any) -> None:
 
 
 def setup(app: Any) -> None:
-    app.connect("builder-inited", forget_results, priority=100)
     app.connect("builder-inited", tidy_notebooks, priority=900)  # after sphinx-gallery
     app.connect("source-read", add_links)

@@ -11,8 +11,6 @@ import sphinx.util.inspect
 import sphinx.util.typing
 
 from tools.commands import write_commands
-from tools.events import list_events
-from tools.files import write_files
 from tools.python import (
     find_public,
     list_names,
@@ -20,7 +18,6 @@ from tools.python import (
     read_plain_types,
     shorten_signature,
 )
-from tools.requests import write_http
 from tools.source_links import write_if_changed
 from tools.tables import list_layers, list_recipes
 
@@ -43,9 +40,6 @@ def write_pages(app: Any) -> None:
         "python.rst": list_names(),
         "layers.md": list_layers(),
         "recipes.md": list_recipes(),
-        "events.md": list_events(),
     }
     for name, lines in pages.items():
         write_if_changed(folder / name, "\n".join(lines) + "\n")
-    write_files(folder)
-    write_http(folder)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterable, Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import lamina
 from lamina import Recipe, load_net, summarize, zoo
 from lamina.nets import Output
 from lamina.nets.layers import KINDS, LAYERS
-from lamina.values import read_texts
-from tools.markdown import code_spans, row
+from lamina.values import Range, read_texts
 from tools.names import ARTICLE_TERMS
-from tools.schemas import Schema, describe_fields, name_type
+
+TYPES = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "none"}
 
 
 def list_layers() -> Iterator[str]:
@@ -104,21 +108,39 @@ def list_recipes() -> Iterator[str]:
     yield "| setting | values | default | meaning | the article, Keras |"
     yield "|---|---|---|---|---|"
     texts = read_texts(Recipe)
-    schema = describe_fields(Recipe, {})
+    types = get_type_hints(Recipe, include_extras=True)
     for field in dataclasses.fields(Recipe):
-        part = schema["properties"][field.name]
+        values = describe_values(types[field.name])
         default = "" if field.default is None else f"`{field.default}`"
-        values = f"{name_type(part)}{name_limits(part)}"
         term = ARTICLE_TERMS.get(field.name, "")
         yield row([f"`{field.name}`", values, default, code_spans(texts[field.name]), term])
 
 
-def name_limits(schema: Schema) -> str:
-    words = {
-        "minimum": "from",
-        "exclusiveMinimum": "above",
-        "maximum": "to",
-        "exclusiveMaximum": "below",
-    }
-    limits = [f"{word} {schema[name]:g}" for name, word in words.items() if name in schema]
-    return f" {' '.join(limits)}" if limits else ""
+def describe_values(kind: Any) -> str:
+    """The values that a field accepts, in words."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        plain, *notes = get_args(kind)
+        limits = [describe_range(note) for note in notes if isinstance(note, Range)]
+        return describe_values(plain) + "".join(limits)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(kind))
+    if origin in (UnionType, Union):
+        return " or ".join(describe_values(option) for option in get_args(kind))
+    return TYPES[kind]
+
+
+def describe_range(limits: Range) -> str:
+    words = {"low": "from", "above": "above", "high": "to", "below": "below"}
+    values = {word: getattr(limits, name) for name, word in words.items()}
+    return "".join(f" {word} {value:g}" for word, value in values.items() if math.isfinite(value))
+
+
+def row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def code_spans(text: str) -> str:
+    """A docstring's text as Markdown."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
+    return text.replace("``", "`").replace("*", "\\*")
