@@ -241,9 +241,6 @@ TABLE_SOURCES: dict[str, Writer] = {
     ),
     "hugging face columns in part files": write_part_files,
 }
-ENCODED_SOURCES = tuple(
-    form for form in TABLE_SOURCES if form == "parquet of bytes" or form.startswith("hugging face")
-)
 
 
 def arrays_of(image_set: ImageSet, split: str) -> tuple[np.ndarray, np.ndarray]:

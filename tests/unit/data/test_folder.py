@@ -36,29 +36,6 @@ def places(listing: Listed) -> list[tuple[str | None, object, str]]:
     return list(zip(listing.splits, listing.labels["class"], names, strict=True))
 
 
-def test_parts_may_be_called_valid_or_validation_in_any_case() -> None:
-    for part in ("val", "valid", "validation", "Val"):
-        assert places(arrange_paths("Train/a/1.png", "Train/b/1.png", f"{part}/a/2.png")) == sorted(
-            [
-                ("train", "a", "Train/a/1.png"),
-                ("train", "b", "Train/b/1.png"),
-                ("val", "a", f"{part}/a/2.png"),
-            ],
-            key=lambda place: place[2],
-        )
-
-
-def test_without_parts_there_are_no_splits() -> None:
-    assert {split for split, _, _ in places(arrange_paths("a/1.png", "b/1.png"))} == {None}
-
-
-def test_a_class_named_train_and_folders_inside_a_class() -> None:
-    paths = ("bus/1.png", "bus/old/2.png", "train/1.png", "train/2.png")
-    found = places(arrange_paths(*paths, label_from="folder"))
-    assert {name for _, name, _ in found} == {"bus", "train"}
-    assert len(found) == 4
-
-
 def test_the_class_may_be_the_folder_that_an_image_lies_in() -> None:
     found = places(
         arrange_paths(
@@ -85,11 +62,6 @@ def test_the_class_may_be_in_the_file_name() -> None:
     ]
     listing = arrange_paths("a/cat-1.png", "a/77.png", label_from="filename")
     assert listing.problems == [Problem("a/77.png", "no class in its file name")]
-
-
-def test_an_image_outside_the_class_folders_is_a_problem() -> None:
-    listing = arrange_paths("a/1.png", "a/2.png", "b/1.png", "b/2.png", "overview.png")
-    assert listing.problems == [Problem("overview.png", "not in a class folder")]
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,24 @@ def test_grey_images_and_tensors_become_images() -> None:
         ),
         (
             PIXELS,
+            [0, 5, 0, 0],
+            None,
+            (
+                "y has the classes 0, 5, but classes must be 0, 1, 2 … without gaps. Renumber them"
+                " with _, y = np.unique(y, return_inverse=True), or pass names for all numbers."
+            ),
+        ),
+        (
+            PIXELS,
+            [0.0, 1.0, 0.0, 0.0],
+            None,
+            (
+                "y has whole numbers as float64 of shape (4,), which may be classes, labels or"
+                f" numbers to predict. {CONVERT_TARGETS}"
+            ),
+        ),
+        (
+            PIXELS,
             [0.5, np.nan, 0, 0],
             None,
             f"{TARGETS}, got float64 of shape (4,). {CONVERT_TARGETS}",

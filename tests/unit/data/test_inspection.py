@@ -260,9 +260,3 @@ def test_cifar10_has_no_duplicates(cifar10: Dataset) -> None:
     inspection = inspect(cifar10)
     assert inspection.duplicates == ()
     assert inspection.findings == ()
-
-
-@pytest.mark.nightly  # 60,000 images take half a minute to decode
-def test_all_of_cifar10_has_no_duplicates(whole_cifar10: Dataset) -> None:
-    images = whole_cifar10.train.take_evenly(20_000)
-    assert inspect(Dataset.from_images(images)).duplicates == ()

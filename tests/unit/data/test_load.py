@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lamina.data import NAMES, Images, Preparation, find_default_data, load_data
+from lamina.data import Images, Preparation, find_default_data, load_data
 from lamina.errors import DataError, LaminaWarning
 from support.table_sources import ARRAY_SOURCES
 
@@ -145,19 +145,6 @@ def test_a_variable_that_points_nowhere_is_an_error(
 
 
 @pytest.mark.filterwarnings("ignore:Downloading cifar10")
-def test_without_a_network_cifar10_is_an_error_with_advice(offline: None) -> None:
-    with pytest.raises(DataError) as raised:
-        load_data("cifar10")
-    assert (
-        str(raised.value)
-        == f"cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network"
-        " connection and try again. Or set LAMINA_CIFAR10 to the path of a copy:"
-        " cifar-10-binary.tar.gz, its folder cifar-10-batches-bin, or a zip or folder of class"
-        " folders."
-    )
-
-
-@pytest.mark.filterwarnings("ignore:Downloading cifar10")
 def test_without_a_network_the_default_is_shapes(offline: None) -> None:
     assert find_default_data() == (
         "shapes",
@@ -167,18 +154,6 @@ def test_without_a_network_the_default_is_shapes(offline: None) -> None:
             " path of a copy: cifar-10-binary.tar.gz, its folder cifar-10-batches-bin, or a zip or"
             " folder of class folders."
         ),
-    )
-
-
-def test_names_are_those_that_are_loaded() -> None:
-    assert NAMES == (
-        "cifar10",
-        "cifar100",
-        "mnist",
-        "fashion-mnist",
-        "shapes",
-        "shapes-attributes",
-        "shapes-pose",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lamina.data import Preparation, load_data
 from lamina.data.load import SOURCE_KINDS
-from support.table_sources import ARRAY_SOURCES, TABLE_SOURCES
+from support.table_sources import ARRAY_SOURCES, CLASSES, TABLE_SOURCES
 
 IMAGE_SOURCES = {
     "folder": lambda image_set, path: image_set.write_folder(path / "set"),
@@ -117,8 +117,10 @@ def test_tables_give_the_same_data_as_folders(form: str, image_set, tmp_path: Pa
         pixels, targets, _ = image_set.select(split)
         np.testing.assert_array_equal(images.pixels, pixels)
         np.testing.assert_array_equal(images.targets, targets)
-        assert images.target_names == ("cat", "dog", "owl")
+        assert images.target_names == CLASSES
     assert list(data.splits) == ["train", "val", "test"]
+    assert data.target_reason == "single-label, 3 classes, from column 'label'"
+    assert data.problems == ()
     assert not list(tmp_path.rglob("spool"))
 
 
@@ -132,6 +134,8 @@ def test_arrays_give_their_images_and_classes(form: str, image_set, tmp_path: Pa
         np.testing.assert_array_equal(images.pixels, pixels)
         np.testing.assert_array_equal(images.targets, targets)
     assert data.target_reason.startswith("single-label, 3 classes, from ")
+    assert data.train.target_names == CLASSES
+    assert (data.train.names[0], data.test.names[-1]) == ("train/00000", "test/00005")
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.data import Problem
-from lamina.data.decoding import decode_image
 from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
-from lamina.data.sources.table_files import open_folder, open_table
 from lamina.errors import DataError
 from support.examples import count_examples
-from support.listed import Listed
 from support.table_sources import (
-    CLASSES,
-    ENCODED_SOURCES,
     TABLE_SOURCES,
     scan_table,
     scan_text,
@@ -39,33 +34,6 @@ def rejection(
     with pytest.raises(DataError) as raised:
         scan_text(tmp_path, text, name, preparation)
     return str(raised.value).replace(str(tmp_path), "DIR")
-
-
-@pytest.mark.parametrize("form", TABLE_SOURCES)
-def test_every_layout_gives_the_same_images_classes_and_splits(
-    form: str, image_set, tmp_path: Path
-) -> None:
-    (root := tmp_path / "set").mkdir()
-    path = TABLE_SOURCES[form](image_set, root)
-
-    source = open_table(path, DEFAULTS) or open_folder(path, DEFAULTS)
-    listing = Listed(source.read(tmp_path, lambda *_: None))
-
-    assert listing.problems == []
-    assert listing.label_reason == "column 'label'"
-    assert listing.target_names == (CLASSES if form.startswith("hugging face") else None)
-    found = {
-        (split, label, decode_image(image.read()).tobytes())
-        for image, split, label in zip(
-            listing.images, listing.splits, listing.labels["label"], strict=True
-        )
-    }
-    expected = {
-        (*name.split("/")[:2], pixels.tobytes()) for name, pixels in image_set.pixels.items()
-    }
-    assert found == expected
-    assert len(listing.images) == len(expected)
-    assert (tmp_path / "spool").exists() == (form in ENCODED_SOURCES)
 
 
 def test_images_keep_the_order_and_the_names_of_the_table(tmp_path: Path) -> None:

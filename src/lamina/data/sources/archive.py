@@ -41,7 +41,7 @@ def open_archive(path: Path, open_folder: Callable[[Path], Source]) -> Source:
         with _named_as(path, unpacked):
             source = open_folder(unpacked)
             listing = source.read(folder, progress)
-        return replace(listing, problems=(*source.unused, *listing.problems))
+        return replace(listing, problems=source.unused)
 
     return Source(mark_state(path.stat()), read)
 
