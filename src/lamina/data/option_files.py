@@ -19,16 +19,13 @@ def read_rows(file: str, option: str) -> list[list[str]]:
     """The non-empty rows of a CSV file; commas, semicolons or tabs separate its cells."""
     try:
         text = Path(file).expanduser().read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as error:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=find_separator(text)))
+    except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
             f"Cannot read {file} for {_flag(option)} (in Python, {option}): {reason}. Check the"
             " path; the text must be UTF-8 (in Excel: CSV UTF-8)."
         ) from None
-    try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=find_separator(text)))
-    except csv.Error as error:
-        raise DataError(f"{file} is not a CSV file: {error}. Save it again as CSV UTF-8.") from None
     return [list(map(unguard, row)) for row in rows if any(map(str.strip, row))]
 
 

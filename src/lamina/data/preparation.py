@@ -131,19 +131,16 @@ def _check_rule(rule: str) -> None:
     """Raise ``DataError`` unless images can be grouped by this rule."""
     if is_group_file(rule) or rule == "parent":
         return
-    expected = "expected parent, regex:PATTERN, or a .csv file"
     kind, _, pattern = rule.partition(":")
-    if kind == "regex":
-        try:
-            if re.compile(pattern).groups:
-                return
-        except re.error as error:
-            raise DataError(f"The pattern of {rule!r} is invalid: {error}. Correct it.") from None
-        expected = (
-            "the part of the pattern that names the group must be in parentheses, as in"
-            " regex:(patient[0-9]+)"
-        )
-    raise DataError(f"group_from is {rule!r}; {expected}.")
+    try:
+        if kind == "regex" and re.compile(pattern).groups:
+            return
+    except re.error as error:
+        raise DataError(f"The pattern of {rule!r} is invalid: {error}. Correct it.") from None
+    raise DataError(
+        f"group_from is {rule!r}; expected parent, a .csv file, or regex:PATTERN with the part that"
+        " names the group in parentheses, as in regex:(patient[0-9]+)."
+    )
 
 
 def is_group_file(rule: str) -> bool:

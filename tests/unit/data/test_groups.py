@@ -184,8 +184,8 @@ def test_a_name_that_a_rule_does_not_fit_is_an_error(rule, names, message):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("folder", "expected parent, regex:PATTERN"),
-        ("regex:p[0-9]", "must be in parentheses"),
+        ("folder", "expected parent, a .csv file, or regex:PATTERN"),
+        ("regex:p[0-9]", "the group in parentheses"),
         ("regex:(p", "is invalid: missing"),
     ],
 )
