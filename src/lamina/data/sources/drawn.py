@@ -9,6 +9,7 @@ Figures are polygons, antialiased by the signed distance from the center of each
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -87,10 +88,14 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
     size_px = preparation.size_px or 32
 
     def read(_: Path, progress: Progress) -> Arrays:
+        total = sum(COUNTS.values())
         parts: dict[Split | None, Part] = {}
+        done = 0
         for split, count in COUNTS.items():
-            images = draw_shapes(name, split, count, SEEDS[split], size_px, progress)
+            report = partial(lambda before, now, _: progress(before + now, total), done)
+            images = draw_shapes(name, split, count, SEEDS[split], size_px, report)
             parts[split] = Part(images.pixels, images.targets)
+            done += count
         arrays = join_parts(name, parts, "the built-in set", lambda y: (y, TARGET_NAMES[name]))
         # Identified by its parameters, not its pixels, which may differ in the last bit between
         # processors.
