@@ -78,11 +78,12 @@ def fit_model_head(
     """Replace the weights of the model's head with weights that are fitted to its features."""
     began = time.perf_counter()
     task = model.task
-    layer = model.get_submodule(find_linear_head(model))
+    path = find_linear_head(model)
+    layer = model.get_submodule(path)
     rows = np.linspace(0, len(images) - 1, min(len(images), FITTED_IMAGES)).astype(np.int64)
     sample = images.take(rows)
     parts: list[Tensor] = []
-    for _, part in iter_features(model, sample.pixels, autocasts=autocasts):
+    for _, part in iter_features(model, path, sample.pixels, autocasts=autocasts):
         parts.append(part)
         yield FeatureProgress(sum(map(len, parts)), len(sample))
     features = _join_features(parts)

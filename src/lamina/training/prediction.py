@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -62,27 +62,21 @@ def predict_logits(
     batches = split_pixels(pixels)
     if part is not None:
         batches = batches[part.start : part.stop]
+    logits = [np.empty((0, model.task.outputs), np.float32)]
     with eval_mode(model), torch.inference_mode():
         used = model
         if len(pixels) >= FOLDED_IMAGES and model.net is not None:
             used = fold_model(model)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
-            return compute_logits(used, batches)
+            for batch in batches:
+                images = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
+                logits.append(used(images).float().cpu().numpy())
+    return np.concatenate(logits)
 
 
 def count_batches(pixels: Pixels) -> int:
     """Number of batches in which :func:`predict_logits` computes the logits of images."""
     return len(split_pixels(pixels))
-
-
-@torch.inference_mode()
-def compute_logits(model: Model, batches: Sequence[Pixels]) -> LogitsArray:
-    """The logits of the model without folding; its layers must be in eval mode."""
-    logits = [np.empty((0, model.task.outputs), np.float32)]
-    for batch in batches:
-        images = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
-        logits.append(model(images).float().cpu().numpy())
-    return np.concatenate(logits)
 
 
 def find_head(model: Model) -> str:
@@ -132,7 +126,7 @@ def predict_with_features(
     """
     logits = [np.empty((0, model.task.outputs), np.float32)]
     parts = []
-    for batch_logits, part in iter_features(model, pixels):
+    for batch_logits, part in iter_features(model, find_head(model), pixels):
         logits.append(batch_logits)
         if most is not None and part.shape[1] > most:
             part = _hash_features(part, most)
@@ -151,10 +145,9 @@ def _hash_features(features: Features, size: int) -> Features:
 
 
 def iter_features(
-    model: Model, pixels: Pixels, *, autocasts: bool = False
+    model: Model, head: str, pixels: Pixels, *, autocasts: bool = False
 ) -> Iterator[tuple[LogitsArray, Features]]:
-    """Logits and features of one batch after another; ``autocasts`` computes them in bf16."""
-    head = find_head(model)
+    """Logits, and inputs of the head, of one batch after another; in bf16 with ``autocasts``."""
     folded = fold_model(model)
     inputs: dict[str, Tensor] = {}  # of the last call, as a module may call its head twice
 

@@ -2,10 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from lamina import Recipe, Training, load_data, load_net
 from lamina.targets import Score
 from lamina.training.events import (
     Diagnosis,
@@ -130,9 +128,3 @@ def test_an_event_as_json_and_as_a_line(event, values, line):
     assert list(event.to_json().items()) == list(values.items())
     assert json.loads(json.dumps(event.to_json(), allow_nan=False)) == values
     assert str(event) == line
-
-
-def test_a_training_yields_steps_and_epochs_with_their_values():
-    images = load_data("shapes").train.take(np.arange(800))
-    events = list(Training(load_net("mlp"), images, Recipe(epochs=1, batch_size=10, lr=10.0)))
-    assert {type(event) for event in events} == {Step, Epoch}
