@@ -251,18 +251,7 @@ class Course:
     def _follow_epoch(self, event: Epoch) -> Iterator[RunEvent]:
         # even if lamina returns to the head, so that the training can be reproduced
         event = replace(event, weights=digest_tensors(self.training.model.state_dict()))
-        report = self._evaluate_val(event)
-        by_head = self._find_better_head(report)
-        remark = None
-        if report is not None and by_head is not None:
-            self.training.return_to_head()
-            score = report.score
-            text = (
-                f"head: kept, because val {score.title} is {score.format(by_head.score.value)} with"
-                f" it, and {score.format(score.value)} after training all layers"
-            )
-            remark = Remark(text)
-            report = by_head
+        report, remark = self._return_to_better_head(self._evaluate_val(event))
         self._check_same(f"After epoch {event.epoch}")
         event = self._complete(event, report)
         problems, reason = group.lead_value(lambda: self._judge(event, report))
@@ -292,15 +281,24 @@ class Course:
         yield from falls
         yield from event.diagnoses
 
-    def _find_better_head(self, report: Report | None) -> Report | None:
-        """After training, the report on ``val`` of the model with the fitted head, if better."""
+    def _return_to_better_head(self, report: Report | None) -> tuple[Report | None, Remark | None]:
+        """After training, take back all steps if the fitted head alone is better on ``val``."""
         if report is None or not (self.training.is_finished and self.training.keeps_head):
-            return None
+            return report, None
         by_head = self._score_val(self.training.predict_by_head)
         if by_head is None:
-            return None
-        gain = by_head.score.value - report.score.value
-        return by_head if (-gain if report.score.lower_is_better else gain) > 0 else None
+            return report, None
+        score = report.score
+        gain = by_head.score.value - score.value
+        is_better = gain < 0 if score.lower_is_better else gain > 0
+        if not is_better:
+            return report, None
+        self.training.return_to_head()
+        text = (
+            f"head: kept, because val {score.title} is {score.format(by_head.score.value)} with"
+            f" it, and {score.format(score.value)} after training all layers"
+        )
+        return by_head, Remark(text)
 
     def _record_end(self, epoch: int, reason: str = "") -> None:
         """Append the row that says that training has ended."""
