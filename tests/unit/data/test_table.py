@@ -393,6 +393,15 @@ COLUMNS = "Its columns are image (text), label (number)."
             ),
         ),
         (
+            "id,label,split\n1,frog,train\n",
+            {},
+            (
+                "DIR/pets.csv has no column named like image or file. Choose the column of image"
+                " paths or bytes with --image-column (in Python, image_column). Its columns are id"
+                " (number), label (text), split (text)."
+            ),
+        ),
+        (
             "what,label\nred,1\n",
             {},
             (

@@ -38,6 +38,8 @@ def test_different_labels_of_one_image_are_refused_or_united(tmp_path: Path) -> 
             DataError, match=r"1 image has several rows .*, such as a and b for 1\.png\. If these"
         ):
             scan_text(tmp_path, text, preparation=Preparation(task=task))
+    with pytest.raises(DataError, match=r"such as a and no value for 1\.png\. If these"):
+        scan_text(tmp_path, "image,label\n1.png,a\n1.png,\n2.png,b\n")
     united = scan_text(tmp_path, text, preparation=Preparation(task="multi-label"))
     assert united.labels == {"label": [["a", "b"], ["a"]]}
     again = ("named in an earlier row", "named in an earlier row")

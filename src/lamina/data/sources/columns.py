@@ -111,7 +111,8 @@ class Columns(NamedTuple):
 
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
     """Choose the requested columns, or well-known names, or the only possible columns."""
-    image = preparation.image_column or find_image_column(table)
+    named = (*preparation.label_columns, preparation.split_column, preparation.group_column)
+    image = preparation.image_column or find_image_column(table, named)
     kinds: tuple[ColumnKind, ...] = (*IMAGE_KINDS, "number")
     _check_kind(table, image, "--image-column", kinds, "image paths, numbers or bytes")
     split = preparation.split_column or _find_split(table, image)
@@ -168,9 +169,15 @@ def read_splits(table: Table, column: str) -> pl.Series:
     return values.replace_strict(splits, return_dtype=pl.String)
 
 
-def find_image_column(table: Table) -> str:
+def find_image_column(table: Table, others: Sequence[str | None]) -> str:
+    """The column with a well-known name, or the only one that may hold images."""
     usable = [column for column, kind in table.kinds.items() if kind in IMAGE_KINDS]
-    candidates = _well_known(usable, IMAGE_NAMES) or usable
+    rest = [
+        column
+        for column in usable
+        if column not in others and _simple(column) not in (*LABEL_NAMES, *SPLIT_NAMES)
+    ]
+    candidates = _well_known(usable, IMAGE_NAMES) or rest
     if len(candidates) == 1:
         return candidates[0]
     raise DataError(

@@ -225,7 +225,8 @@ def _unite_rows(
         return _join_labels(frame, columns[-1], preparation)
     name = repeated["name"][0]
     pairs = zip(*repeated.filter(name=name).select(columns).head(2).rows(), strict=True)
-    shown = next(f"{value} and {other}" for value, other in pairs if value != other)
+    differing = next(pair for pair in pairs if pair[0] != pair[1])
+    shown = " and ".join("no value" if value is None else str(value) for value in differing)
     raise DataError(
         f"{plural(count, 'image has', 'images have')} several rows with different values,"
         f" such as {shown} for {name}.",
