@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import chain
 from typing import Literal
 
 from lamina.data.preparation import Preparation
@@ -36,6 +39,7 @@ LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), (
 OWN_RULE = "from the source"
 TEST_FRACTION = 0.2  # drawn if the source has no val or test split
 VAL_FRACTION = 0.1  # drawn if the source has no val
+UNEVENNESS = 0.25  # of the number of groups in a drawn split, from its share in each class
 LEAST_VAL_IMAGES = 10  # a default val needs at least this many images for a meaningful score
 
 
@@ -67,29 +71,24 @@ def draw_splits(
             by_stratum[str(strata[place])].append(place)
     ordered = [by_stratum[stratum] for stratum in sorted(by_stratum)]
     fractions = _choose_fractions(preparation, present)
-    parts: dict[int, int] = {}  # of images with groups: 0 is train, then the parts of ``fractions``
-    if image_groups and fractions:
-        rows = [place for stratum in ordered for place in stratum]
-        wanted = [fraction for _, fraction, _ in fractions]
-        dealt = deal(
-            [strata[row] for row in rows],
-            [image_groups[row] for row in rows],
-            [1 - sum(wanted), *wanted],
-            seed,
+    split_of_group: dict[str, Split] = {}
+    if image_groups:
+        split_of_group = _draw_groups(
+            [[image_groups[row] for row in stratum] for stratum in ordered], fractions, seed
         )
-        parts = dict(zip(rows, dealt, strict=True))
     drawn: list[str] = []
     missing: list[str] = []
-    for number, (split, fraction, is_requested) in enumerate(fractions, start=1):
-        places = [row for row, part in parts.items() if part == number]
-        if not image_groups:
-            places = _draw(ordered, splits, fraction)
+    for split, fraction, is_requested in fractions:
+        if image_groups:
+            rows = [row for row in chain(*ordered) if split_of_group[image_groups[row]] == split]
+        else:
+            rows = _draw(ordered, splits, fraction)
         least = 1
         if split == "val" and not is_requested:
             least = LEAST_VAL_IMAGES
-        if len(places) >= least:
-            for place in places:
-                splits[place] = split
+        if len(rows) >= least:
+            for row in rows:
+                splits[row] = split
             drawn.append(f"{100 * fraction:.0f} % drawn as {split}")
         elif is_requested:
             groups_too = ""
@@ -102,7 +101,7 @@ def draw_splits(
                 f" no {split}.",
             )
         else:
-            images = plural(len(places), "image", "images")
+            images = plural(len(rows), "image", "images")
             missing.append(f"no {split}, because it would have {images}, fewer than {least}")
     how = "stratified, groups kept together" if image_groups else "stratified"
     rules = missing
@@ -186,6 +185,46 @@ def _draw(groups: Sequence[Sequence[int]], splits: Sequence[Split], fraction: fl
         # fraction.
         owed = max(-1.0, min(1.0, share - count))
         drawn += left[:count]
+    return drawn
+
+
+def _draw_groups(
+    strata: Sequence[Sequence[str]], fractions: Sequence[tuple[Split, float, bool]], seed: int
+) -> dict[str, Split]:
+    """The split of each group; ``strata`` lists the group of each image of a stratum.
+
+    The digest of a group's name decides, unless a split would have too few or too many groups of
+    a class, or train none of them. A group counts for the class that most of its images have.
+    """
+    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for number, stratum in enumerate(strata):
+        for group in stratum:
+            counts[group][number] += 1
+    usual = {group: max(sorted(counts[group]), key=counts[group].__getitem__) for group in counts}
+    sizes = Counter(usual.values())
+    # A stratum with a single group has no share of it to draw, so such groups are drawn together.
+    pools: defaultdict[int | None, list[str]] = defaultdict(list)
+    for group in sorted(usual, key=lambda group: _digest(seed, group)):
+        stratum_number = usual[group]
+        pools[stratum_number if sizes[stratum_number] > 1 else None].append(group)
+    drawn: dict[str, Split] = dict.fromkeys(usual, "train")
+    largest = max(pools.values(), key=len, default=[])
+    for pool in pools.values():
+        positions = [int.from_bytes(_digest(seed, group), "big") / 2**64 for group in pool]
+        start = 0
+        bound = 0.0
+        for split, fraction, _ in fractions:
+            bound += fraction
+            share = fraction * len(pool)
+            least = round((1 - UNEVENNESS) * share)
+            if share > 0.5 or pool is largest:
+                least = max(least, 1)
+            most = math.ceil((1 + UNEVENNESS) * share)
+            count = bisect(positions, bound) - start
+            end = min(start + min(max(count, least), most), len(pool) - 1)
+            for group in pool[start:end]:
+                drawn[group] = split
+            start = end
     return drawn
 
 
