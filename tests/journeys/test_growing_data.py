@@ -26,6 +26,10 @@ def draw_bands(folder: Path, first: int, last: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target / f"{number:03d}.png")
 
 
+def list_bands(name: str) -> list[str]:
+    return sorted(f"{name}/{file.name}" for file in Path("bands", name).glob("*.png"))
+
+
 @pytest.fixture
 def grown(workplace):
     """Two runs: on 240 images, and on 300 with three corrected labels of test images."""
@@ -82,7 +86,13 @@ def test_both_runs_are_scored_with_labels_from_a_table(grown):
         expected = "top" if name in rest else names[target]
         hits.append(names[logits.argmax()] == expected)
     assert comparison["a_score"] == pytest.approx(np.mean(hits))
-    assert comparison["images"] == len(shared) and comparison["sharing"]["b"]["corrected"] == 3
+    # the labels of the newer run, corrected by the table, count for both
+    assert comparison["images"] == len(shared) and comparison["sharing"]["b"]["corrected"] == 3 + 4
+    trained = next(name for name in list_bands("top") if name not in tested.names)
+    Path("train.csv").write_text(f"image,correct\n{trained},middle\n")
+    words = ("compare", "second", "first", "--labels-from", "train.csv", "--json")
+    (unchanged,) = events(run_well(*words).stdout)
+    assert unchanged == events(run_well(*words[:3], "--json").stdout)[0]
     assert "Leave out --size" in run_refused(*words, "--size", "8")
 
 
@@ -125,6 +135,39 @@ def test_a_run_is_scored_with_corrected_labels_without_its_images(grown):
     assert load_run("runs/first").report == before  # nothing is saved
     refused = run_refused("evaluate", "runs/first", "--labels-from", "labels.csv", "--size", "8")
     assert "Leave out --size." in refused
+    refused = run_refused(
+        "evaluate",
+        "runs/first",
+        "--labels-from",
+        "labels.csv",
+        "--device",
+        "cpu",
+        "--unknown",
+        "ignore",
+    )
+    assert "no model runs. Leave out --unknown and --device." in refused
+    refused = run_refused(
+        "evaluate", "runs/first", "--labels-from", "labels.csv", "--split", "train"
+    )
+    assert "has no stored logits for train images, only for" in refused
+    assert refused.rstrip().endswith("Use --split test.")
     Path("labels.csv").write_text("image,correct\nbottom/no-test-image.png,top\n")
-    refused = run_refused("evaluate", "runs/first", "--labels-from", "labels.csv")
-    assert "labels.csv names no image of the data set" in refused
+    done = run_well("evaluate", "runs/first", "--labels-from", "labels.csv")
+    assert "corrections: 0 labels corrected, 0 images excluded" in done.stderr
+    assert "1 image is not in test: bottom/no-test-image.png" in done.stderr
+
+
+def test_the_older_run_need_not_know_a_class_of_the_corrections(grown):
+    source = sorted(Path("bands/middle").glob("*.png"))
+    Path("bands/wide").mkdir()
+    for number, file in enumerate(source):
+        pixels = 255 - np.asarray(Image.open(file))
+        Image.fromarray(pixels).save(Path("bands/wide") / f"{number:03d}.png")
+    run_well("train", "mlp", *OPTIONS, "--name", "wide")
+    names = load_run("runs/wide").outputs["test"].names
+    shared = [name for name in names if name in load_run("runs/second").outputs["test"].names]
+    Path("wide.csv").write_text(f"image,correct\n{shared[0]},wide\n")
+    words = ("compare", "wide", "second", "--json")
+    (before,) = events(run_well(*words).stdout)
+    (after,) = events(run_well(*words, "--labels-from", "wide.csv").stdout)
+    assert after["images"] == before["images"] - 1  # the older run does not know its class

@@ -14,11 +14,12 @@ from jaxtyping import Float32
 from lamina.cli.models import choose_evaluated_data, load_predictor
 from lamina.cli.options import Evaluate
 from lamina.cli.output import check_output, format_csv, writing
+from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Images
 from lamina.data.arrays import find_digests
 from lamina.data.load import find_prepared
-from lamina.errors import DataError, plural
+from lamina.errors import DataError, name_some, plural
 from lamina.evaluation.evaluating import evaluate_with_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import make_prediction, name_columns
@@ -64,12 +65,19 @@ def _score_corrected(options: Evaluate, terminal: Terminal) -> int:
             "Corrected labels are compared with the stored logits of the run. Leave out"
             f" {options.preparation.flags_of(others)}."
         )
+    reason = "The stored logits of the run are scored, so no model runs."
+    refuse(options, reason, "net", "device", "unknown")
     run = load_run(options.run)
     stored = find_outputs(run, options.split)
     outputs, effect = correct_outputs(run, stored, options.preparation["labels_from"])
     report = score_outputs(run, outputs)
     corrected = plural(effect.corrected, "label", "labels")
     terminal.remark(f"corrections: {corrected} corrected, {effect.excluded:,} images excluded")
+    if effect.not_found:
+        terminal.remark(
+            f"corrections: {plural(len(effect.not_found), 'image is', 'images are')} not in"
+            f" {outputs.split}: {name_some(effect.not_found)}"
+        )
     terminal.say(*str(report).split("\n"))
     if options.output is not None:
         raw = replace(outputs, logits=outputs.raw_logits(run.task))

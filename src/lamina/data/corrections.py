@@ -53,11 +53,17 @@ UNCORRECTED = Effect()
 
 
 def correct(
-    tables: Sequence[Table], names: Sequence[str], targets: Targets, target_names: Sequence[str]
+    tables: Sequence[Table],
+    names: Sequence[str],
+    targets: Targets,
+    target_names: Sequence[str],
+    *,
+    is_part: bool = False,
 ) -> tuple[Targets, Bool[np.ndarray, " n"], Effect]:
     """Apply tables in turn; return the new targets, the images to keep, and the effect.
 
-    Raises ``DataError`` for unknown labels, contradictions, and tables of other images.
+    Raises ``DataError`` for unknown labels, contradictions, and tables of other images, unless the
+    images are only a part of the data set.
     """
     corrected = np.array(targets)
     are_kept = np.ones(len(names), np.bool_)
@@ -73,7 +79,7 @@ def correct(
     for file, entries in tables:
         places_of = _find_places(file, entries, labels)
         missing = [image for image in places_of if image not in rows_of]
-        if len(missing) == len(places_of):
+        if len(missing) == len(places_of) and not is_part:
             raise DataError(
                 f"{file} names no image of the data set; the first of {len(missing):,} is"
                 f" {missing[0]}.",

@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from lamina.errors import DataError, LaminaError, name_some, plural
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired import measure_outputs
-from lamina.targets import MULTI_LABEL, SINGLE_LABEL, Score
+from lamina.targets import MULTI_LABEL, SINGLE_LABEL, Score, Targets
 from lamina.training.task import Task
 
 LEAST_SHARED = 10
@@ -60,6 +60,24 @@ class Rest:
 
 
 @dataclass(frozen=True)
+class Aligned:
+    """The predictions of runs for the same images with the same targets.
+
+    Attributes:
+        runs: the runs, with the rows of their outputs in one order.
+        rests: what else each run has; empty if all were tested on the same images.
+        classes: the classes or labels that are compared, if the runs know different ones.
+        conflicts: the images of the newest run that were left out, because other images with the
+            same pixels have another target.
+    """
+
+    runs: tuple[Evaluated, ...]
+    rests: tuple[Rest, ...] = ()
+    classes: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sharing:
     """Which images a comparison of A and B uses, if the runs were tested on different ones.
 
@@ -67,11 +85,13 @@ class Sharing:
         a: what else A has.
         b: what else B has.
         classes: the classes or labels that are compared, if the runs know different ones.
+        conflicts: images that were left out, because they are identical and have two targets.
     """
 
     a: Rest
     b: Rest
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
 
     def lines(self, metric: str) -> list[str]:
         """The same as sentences."""
@@ -82,6 +102,12 @@ class Sharing:
         lines = [text]
         if self.classes:
             lines.append(f"only the classes that both know: {name_some(self.classes)}")
+        if self.conflicts:
+            images = plural(len(self.conflicts), "image", "images")
+            lines.append(
+                f"without {images} that are identical to others with another label:"
+                f" {name_some(self.conflicts)}"
+            )
         for letter, rest in (("A", self.a), ("B", self.b)):
             if rest.images:
                 images = plural(rest.images, "other image", "other images")
@@ -115,38 +141,39 @@ def _has_same_digests(run: Evaluated, first: Evaluated) -> bool:
     return np.array_equal(digests.any(axis=1), others.any(axis=1))
 
 
-def align_images(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[Rest], tuple[str, ...]]:
-    """As :func:`share_images`; runs that are alike are returned as they are, without ``Rest``."""
+def align_images(runs: Sequence[Evaluated]) -> Aligned:
+    """As :func:`share_images`; runs that are alike are returned as they are."""
     if are_alike(runs):
-        return list(runs), [], ()
+        return Aligned(tuple(runs))
     return share_images(runs)
 
 
-def share_images(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[Rest], tuple[str, ...]]:
-    """The predictions for the shared images with the newest targets, and what differs.
+def find_newest(runs: Sequence[Evaluated]) -> Evaluated:
+    """The run that began last."""
+    return max(runs, key=lambda run: run.created)
 
-    The last value are the shared classes or labels, if the runs know different ones.
+
+def share_images(runs: Sequence[Evaluated]) -> Aligned:
+    """The predictions for the shared images with the newest targets, and what differs.
 
     Raises:
         DataError: They share fewer than 10 images, or fewer than two classes.
     """
-    newest = max(runs, key=lambda run: run.created)
+    newest = find_newest(runs)
     names = _share_names(runs, newest)
     keys = _list_keys(runs)
     common = set(keys[0]).intersection(*keys[1:]) - {None}
+    newest_keys = keys[runs.index(newest)]
+    conflicting = common & _find_conflicts(newest_keys, newest.outputs.targets)
     are_known = np.ones(len(newest.outputs.names), np.bool_)
     if newest.task.kind is SINGLE_LABEL:
         known = [newest.task.target_names.index(name) for name in names]
         are_known = np.isin(newest.outputs.targets, known)
-    listed = zip(keys[runs.index(newest)], are_known, strict=True)
-    shared = list(dict.fromkeys(key for key, is_known in listed if is_known and key in common))
+    usable = common - conflicting
+    listed = zip(newest_keys, are_known, strict=True)
+    shared = list(dict.fromkeys(key for key, is_known in listed if is_known and key in usable))
     if len(shared) < LEAST_SHARED:
-        counts = [f"{run.name} on {len(run.outputs.names):,}" for run in runs]
-        raise DataError(
-            f"Of the images that the runs were tested on ({', '.join(counts)}),"
-            f" {plural(len(shared), 'is', 'are')} in all of them and in no training set. Compare"
-            f" runs that share at least {LEAST_SHARED} images."
-        )
+        raise _too_few(runs, len(shared))
     rows = []
     for keys_of_run in keys:
         places = {key: row for row, key in enumerate(keys_of_run)}
@@ -164,7 +191,50 @@ def share_images(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[Rest]
         ]
         rests.append(_describe_rest(run, int(differ.sum()), np.array(alone, np.int64)))
     knows_same = all(set(run.task.target_names) == set(names) for run in runs)
-    return judged, rests, () if knows_same else names
+    left_out = zip(newest.outputs.names, newest_keys, strict=True)
+    return Aligned(
+        runs=tuple(judged),
+        rests=tuple(rests),
+        classes=() if knows_same else names,
+        conflicts=tuple(name for name, key in left_out if key in conflicting),
+    )
+
+
+def _find_conflicts(keys: Sequence[object], targets: Targets) -> set[object]:
+    """What identifies several images with different targets."""
+    first: dict[object, bytes] = {}
+    conflicting = set()
+    for key, target in zip(keys, targets, strict=True):
+        if first.setdefault(key, target.tobytes()) != target.tobytes():
+            conflicting.add(key)
+    return conflicting
+
+
+def _too_few(runs: Sequence[Evaluated], shared: int) -> DataError:
+    """Why the runs cannot be compared."""
+    sources = {run.source for run in runs}
+    undigested = [run.name for run in runs if run.outputs.digests is None]
+    reason = ""
+    if len({run.resizing for run in runs}) > 1:
+        reason = "The runs resized their images differently"
+    if undigested:
+        reason = f"{name_some(undigested)} stored no digests of the images"
+    if reason and (len(sources) > 1 or "" in sources):
+        return DataError(
+            f"{reason}, so lamina can only find the images that the runs share by their names in"
+            f" one data set; the runs loaded theirs from {', '.join(map(_name_source, runs))}."
+            " Compare runs on the same data set."
+        )
+    counts = [f"{run.name} on {len(run.outputs.names):,}" for run in runs]
+    return DataError(
+        f"Of the images that the runs were tested on ({', '.join(counts)}),"
+        f" {plural(shared, 'is', 'are')} in all of them and in no training set. Compare runs that"
+        f" share at least {LEAST_SHARED} images."
+    )
+
+
+def _name_source(run: Evaluated) -> str:
+    return run.source or "arrays"
 
 
 def _list_keys(runs: Sequence[Evaluated]) -> list[list[object]]:

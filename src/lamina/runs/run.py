@@ -835,7 +835,7 @@ def correct_outputs(run: Run, outputs: Outputs, labels: Sequence[str]) -> tuple[
     """Stored logits with labels from tables of corrections, and what was corrected."""
     tables, _ = contain_files(Preparation(labels_from=tuple(labels)))
     names = run.record.task.target_names
-    targets, are_kept, effect = correct(tables, outputs.names, outputs.targets, names)
+    targets, are_kept, effect = correct(tables, outputs.names, outputs.targets, names, is_part=True)
     return replace(outputs, targets=targets).take(np.flatnonzero(are_kept)), effect
 
 
@@ -861,6 +861,12 @@ def find_outputs(run: Run, split: Split | None = None) -> Outputs:
         outputs = run.outputs.get("val")
     if outputs is None or len(outputs.names) < 2:
         what = f"{split} images" if split else "images"
+        stored = [name for name, part in run.outputs.items() if len(part.names) > 1]
+        if split and stored:
+            raise RunError(
+                f"{run.path} has no stored logits for {what}, only for {' and '.join(stored)}.",
+                remedy=f"Use --split {stored[-1]}.",
+            )
         raise RunError(
             f"{run.path} has stored logits for {0 if outputs is None else 1} {what}; at least 2"
             " are needed.",

@@ -21,7 +21,13 @@ from lamina.evaluation.paired import (
     seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.evaluation.shared_images import Evaluated, Sharing, align_images, are_alike
+from lamina.evaluation.shared_images import (
+    Evaluated,
+    Sharing,
+    align_images,
+    are_alike,
+    find_newest,
+)
 from lamina.runs.run import Run, correct_outputs, find_outputs
 
 
@@ -77,10 +83,14 @@ def judge_runs(
     check_seeds({name: [run.record.recipe.seed for run in group] for name, group in runs.items()})
     *_, reference = runs.values()
     seeds = len(reference)
-    evaluated = [find_evaluated(run, labels) for run in itertools.chain(*runs.values())]
+    listed = list(itertools.chain(*runs.values()))
+    evaluated = list(map(find_evaluated, listed))
     for run in evaluated:
         check_same_metric(run, evaluated[-seeds])
-    judged, rests, classes = align_images(evaluated)
+    if labels:
+        evaluated = _correct(listed, evaluated, labels)
+    aligned = align_images(evaluated)
+    judged, rests = aligned.runs, aligned.rests
     by_run = [score_images(run.task, run.outputs) for run in judged]
     starts = range(0, len(by_run), seeds)
     scores = {
@@ -99,9 +109,30 @@ def judge_runs(
     if not rests:
         return comparisons
     return [
-        replace(comparison, sharing=Sharing(rests[start], rests[-seeds], classes))
+        replace(
+            comparison,
+            sharing=Sharing(rests[start], rests[-seeds], aligned.classes, aligned.conflicts),
+        )
         for comparison, start in zip(comparisons, starts, strict=False)
     ]
+
+
+def _correct(
+    runs: Sequence[Run], evaluated: Sequence[Evaluated], labels: Sequence[str]
+) -> list[Evaluated]:
+    """The runs with corrected labels of the newest one, whose targets count for all."""
+    newest = find_newest(evaluated)
+    number = evaluated.index(newest)
+    outputs, _ = correct_outputs(runs[number], newest.outputs, labels)
+    corrected = list(evaluated)
+    if are_alike(evaluated):
+        rows = np.flatnonzero(np.isin(newest.outputs.names, outputs.names))
+        for place, run in enumerate(evaluated):
+            part = replace(run.outputs.take(rows), targets=outputs.targets)
+            corrected[place] = replace(run, outputs=part)
+    else:
+        corrected[number] = replace(newest, outputs=outputs)
+    return corrected
 
 
 def judge_folds(
@@ -168,16 +199,13 @@ def mean_seconds(runs: Sequence[Run]) -> float:
     )
 
 
-def find_evaluated(run: Run, labels: Sequence[str] = ()) -> Evaluated:
+def find_evaluated(run: Run) -> Evaluated:
     """What a run predicts for the images that it was last evaluated on."""
     data = run.record.data
-    outputs = find_outputs(run)
-    if labels:
-        outputs, _ = correct_outputs(run, outputs, labels)
     return Evaluated(
         name=str(run.path),
         task=run.task,
-        outputs=outputs,
+        outputs=find_outputs(run),
         source=data.source,
         resizing=(run.record.in_shape, data.preparation.resize),
         created=run.record.created,

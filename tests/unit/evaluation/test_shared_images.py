@@ -65,7 +65,8 @@ def test_grown_and_corrected_data_are_compared_on_the_shared_images_by_the_newer
     is_corrected = np.isin(new_images, (3, 4, 5))
     new_targets[is_corrected] = (new_targets[is_corrected] + 1) % 3
     pair = [evaluate("1", old_images, old_targets), evaluate("2", new_images, new_targets, seed=1)]
-    shared, rests, classes = share_images(pair)
+    aligned = share_images(pair)
+    shared, rests, classes = aligned.runs, aligned.rests, aligned.classes
     assert list_pairs(shared) == sorted((f"1/{number}", f"2/{number}") for number in range(1, 36))
     assert [(rest.corrected, rest.images) for rest in rests] == [(3, 1), (0, 5)]
     assert classes == ()
@@ -92,7 +93,7 @@ def test_the_targets_of_the_newest_run_count_in_either_order():
     first = evaluate("1", images, images % 3, created="2026-02-01")
     second = evaluate("2", images, (images + 1) % 3, created="2026-01-01")
     for pair in ([first, second], [second, first]):
-        for run in share_images(pair)[0]:
+        for run in share_images(pair).runs:
             assert sorted(run.outputs.targets.tolist()) == sorted((images % 3).tolist())
             numbers = [int(name[2:]) for name in run.outputs.names]
             assert run.outputs.targets.tolist() == [number % 3 for number in numbers]
@@ -104,7 +105,7 @@ def test_images_that_a_run_was_trained_on_are_left_out():
         evaluate("1", images, images % 3, seen=[4]),
         evaluate("2", images, images % 3, seen=[7]),
     ]
-    names = {name for name, _ in list_pairs(share_images(pair)[0])}
+    names = {name for name, _ in list_pairs(share_images(pair).runs)}
     assert names == {f"1/{number}" for number in range(20)} - {"1/4", "1/7"}
 
 
@@ -141,9 +142,10 @@ def test_images_of_one_source_that_were_resized_differently_are_found_by_name():
     first = evaluate("1", np.arange(20), np.arange(20) % 3, **source)
     large = {**source, "resizing": ((3, 64, 64), "crop")}
     second = evaluate("2", np.arange(20) + 100, np.arange(20) % 3, **large)
-    assert list_pairs(share_images([first, second])[0]) == sorted(zip(names, names, strict=True))
+    assert list_pairs(share_images([first, second]).runs) == sorted(zip(names, names, strict=True))
     elsewhere = replace(second, source="/other")
-    with pytest.raises(DataError, match="0 are in all of them"):
+    reason = "resized their images differently, .* loaded theirs from /photos, /other. Compare"
+    with pytest.raises(DataError, match=reason):
         share_images([first, elsewhere])
 
 
@@ -151,11 +153,29 @@ def test_runs_without_digests_share_only_images_of_one_source():
     names = tuple(f"{number:05d}" for number in range(20))
     run = evaluate("1", np.arange(20), np.arange(20) % 3, source="/photos", names=names)
     old = replace(run, outputs=replace(run.outputs, digests=None), created="0")
-    (first, _), _, _ = share_images([old, run])
+    first, _ = share_images([old, run]).runs
     assert first.outputs.names == names
     arrays = [replace(part, source="") for part in (old, run)]
-    with pytest.raises(DataError, match="0 are in all of them"):
+    reason = "1 stored no digests of the images, so .* loaded theirs from arrays, arrays. Compare"
+    with pytest.raises(DataError, match=reason):
         share_images(arrays)
+
+
+def test_identical_images_with_two_labels_are_left_out_and_named():
+    images = np.arange(20)
+    first = evaluate("1", images, images % 3)
+    twice = np.array([*images, 3, 5, 6])  # 5 with its own label again
+    targets = np.array([*images % 3, 1, 2, 2])
+    second = evaluate("2", twice, targets, names=tuple(f"{row}.png" for row in range(23)))
+    aligned = share_images([first, second])
+    left = set(images.tolist()) - {3, 6}
+    assert {name for name, _ in list_pairs(aligned.runs)} == {f"1/{number}" for number in left}
+    assert aligned.conflicts == ("3.png", "6.png", "20.png", "22.png")
+    lines = Sharing(*aligned.rests, aligned.classes, aligned.conflicts).lines("accuracy")
+    assert lines[1:] == [
+        "without 4 images that are identical to others with another label: 3.png, 6.png, 20.png,"
+        " 22.png"
+    ]
 
 
 def test_runs_with_different_classes_are_compared_on_those_that_both_know():
@@ -165,8 +185,9 @@ def test_runs_with_different_classes_are_compared_on_those_that_both_know():
     targets = np.array([1, 3, 2])[images % 3]
     targets[:8] = 0  # they are bees now
     new = evaluate("2", images, targets, task=more, seed=1)
-    shared, rests, classes = share_images([old, new])
-    assert classes == ("cat", "owl", "dog") and rests == [Rest(0, 0, None)] * 2
+    aligned = share_images([old, new])
+    shared, rests, classes = aligned.runs, aligned.rests, aligned.classes
+    assert classes == ("cat", "owl", "dog") and rests == (Rest(0, 0, None),) * 2
     lines = Sharing(*rests, classes).lines("accuracy")
     assert "only the classes that both know: cat, owl, dog" in lines
     for run, original, columns in zip(shared, (old, new), ([0, 2, 1], [1, 2, 3]), strict=True):
@@ -186,7 +207,7 @@ def test_labels_that_both_know_and_other_questions():
     old = evaluate("1", images, generator.random((30, 2)) < 0.5, task=task)
     more = MultiLabel(("sky", "sun"), (0.5, 0.5))
     new = evaluate("2", images, generator.random((30, 2)) < 0.5, task=more)
-    (first, second), _, _ = share_images([old, new])
+    first, second = share_images([old, new]).runs
     assert first.task == MultiLabel(("sky",), (0.5,), (2.0,), (0.6,))
     assert first.outputs.logits.tolist() == old.outputs.logits[:, 1:].tolist()
     for run in (first, second):
@@ -214,7 +235,7 @@ def test_equal_nets_on_corrected_and_grown_data_seldom_differ():
             noise = generator.normal(size=(len(numbers), 3))
             run.outputs.logits[:] = noise
             run.outputs.logits[np.arange(len(numbers)), truth[numbers]] += ease[numbers]
-        (first, second), _, _ = share_images(pair)
+        first, second = share_images(pair).runs
         differences = score_images(first.task, first.outputs)
         differences -= score_images(second.task, second.outputs)
         claims += measure_effect(differences[None]).judge(0.005) in ("better", "worse")

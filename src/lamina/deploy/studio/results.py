@@ -347,7 +347,7 @@ def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
 
 def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
     pair = [find_evaluated(opened.run), find_evaluated(base.run)]
-    (first, second), _, _ = align_images(pair)
+    first, second = align_images(pair).runs
     differing = find_differing(first.task, first.outputs, second.task, second.outputs)
     groups = []
     for better, rows in differing.items():
