@@ -1,19 +1,21 @@
-"""A page for each command, from its options."""
+"""A page for each command: its help."""
 
 from __future__ import annotations
 
-import argparse
 import inspect
+import os
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 from lamina.cli import COMMANDS, DATA_COMMANDS, EXIT_STATUSES, GROUPS
 from lamina.cli.options import OPTIONS
 from lamina.cli.parsing import describe_options
 from tools.source_links import write_if_changed
 
-SHOWN_NOWHERE = ("help", "help_all")
+COLUMNS = "88"
 GROUP_TITLES = {
     "data": "Data",
     "train": "Train",
@@ -27,7 +29,9 @@ GROUP_TITLES = {
 def write_commands(folder: Path) -> None:
     for command in list_commands():
         file = folder / f"{command.replace(' ', '-')}.rst"
-        write_if_changed(file, "\n".join(describe_command(command)))
+        with mock.patch.dict(os.environ, COLUMNS=COLUMNS):
+            text = "\n".join(describe_command(command))
+        write_if_changed(file, text)
     write_if_changed(folder / "index.rst", "\n".join(describe_commands()))
 
 
@@ -77,78 +81,11 @@ def describe_commands() -> Iterator[str]:
 
 
 def describe_command(command: str) -> Iterator[str]:
-    kind = OPTIONS[command]
-    parser = describe_options(kind, command)
+    """What ``lamina COMMAND --help-all`` prints."""
     yield from title(f"lamina {command}")
-    yield f".. program:: lamina {command}"
+    yield ".. code-block:: text"
     yield ""
-    positional = " ".join(
-        show_value(action) for action in list_actions(parser) if not action.option_strings
-    )
-    yield "::"
-    yield ""
-    yield f"    lamina {command} {positional} [OPTIONS]".replace("  ", " ")
-    yield ""
-    for paragraph in (inspect.getdoc(kind) or "").split("\n\n"):
-        text = " ".join(paragraph.split())
-        example = re.match(r"Examples?: (.*)", text)
-        if example:
-            yield "::"
-            yield ""
-            yield f"    {example[1]}"
-        else:
-            yield escape(text)
-        yield ""
-    for group in parser._action_groups:
-        actions = [action for action in group._group_actions if action.dest not in SHOWN_NOWHERE]
-        if not actions:
-            continue
-        yield from title(name_group(group.title or ""), "-")
-        for action in actions:
-            yield from describe_option(action)
-
-
-def list_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    return [action for group in parser._action_groups for action in group._group_actions]
-
-
-def name_group(text: str) -> str:
-    names = {"positional arguments": "Arguments", "options": "Options"}
-    return names.get(text, text.removesuffix(" options").capitalize())
-
-
-def describe_option(action: argparse.Action) -> Iterator[str]:
-    value = show_value(action)
-    names = [f"{flag} {value}".strip() for flag in action.option_strings] or [value]
-    yield f".. option:: {', '.join(names)}"
-    yield ""
-    text = " ".join((action.help or "").replace("%%", "%").split())
-    text, default = split_default(text)
-    sentence = text[:1].upper() + text[1:]
-    yield f"   {escape(sentence)}{'' if sentence.endswith('.') else '.'}"
-    yield ""
-    if default:
-        yield f"   Default: {escape(default)}."
-        yield ""
-
-
-def split_default(text: str) -> tuple[str, str]:
-    """A help text, and the default that it ends with in parentheses."""
-    match = re.fullmatch(r"(.*?)\s*\(default: (.*)\)", text)
-    if match is None or match[2].count(")") > match[2].count("("):
-        return text, ""
-    return match[1].rstrip(), match[2]
-
-
-def show_value(action: argparse.Action) -> str:
-    if action.nargs == 0:
-        return ""
-    if isinstance(action.metavar, tuple):
-        return " ".join(action.metavar)
-    value = action.metavar or ""
-    if action.nargs == "*" and action.option_strings:
-        return f"{value}..."
-    return value
+    yield textwrap.indent(describe_options(OPTIONS[command], command).format_help(), "    ")
 
 
 def escape(text: str) -> str:
