@@ -38,7 +38,7 @@ myst_links_external_new_tab = False
 default_role = "code"
 
 # Reference
-autosummary_generate = ["api/python.rst"]  # which reference.py writes
+autosummary_generate = ["reference/python.rst", "api/layers.md"]
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -1,18 +1,19 @@
-"""The page of all public names, and how Sphinx reads signatures and docstrings."""
+"""How Sphinx reads signatures and docstrings, and links types to their public names."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
-from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-import lamina
 from lamina.nets.layers import LAYERS
 from lamina.values import read_texts
-from tools.commands import title
-from tools.names import GROUPS
+
+PAGE = Path(__file__).parents[1] / "reference" / "python.rst"
+"""It lists the public names."""
 
 
 def read_plain_types(*arguments: Any, include_extras: bool = True, **named: Any) -> dict[str, Any]:
@@ -29,41 +30,11 @@ def shorten_signature(
     return None
 
 
-def list_names() -> Iterator[str]:
-    listed = {name for names in GROUPS.values() for name in names}
-    missing = set(lamina.__all__) - listed
-    if missing:
-        raise ValueError(f"tools/names.py lacks {', '.join(sorted(missing))}.")
-    yield from title("Python")
-    yield "Import a name without a path from ``lamina``, any other name from the package before it."
-    yield "The :doc:`table of layers <layers>` compares them."
-    yield ""
-    for group, names in GROUPS.items():
-        yield from title(group, "-")
-        yield ".. autosummary::"
-        yield "   :toctree: python"
-        yield "   :nosignatures:"
-        yield ""
-        for name in names:
-            path = name if name.startswith("lamina.") else f"lamina.{name}"
-            yield f"   {path}"
-        yield ""
-    yield from title("Layers", "-")
-    yield ".. autosummary::"
-    yield "   :toctree: python"
-    yield "   :nosignatures:"
-    yield ""
-    for name in LAYERS:
-        yield f"   lamina.nets.{name}"
-    yield ""
-
-
 def public_names() -> dict[str, str]:
     """The documented path of each object, by the path where it is defined."""
     names = {}
-    listed = [name for group in GROUPS.values() for name in group]
-    for name in (*listed, *(f"lamina.nets.{layer}" for layer in LAYERS)):
-        path = name if name.startswith("lamina.") else f"lamina.{name}"
+    listed = re.findall(r"^   (lamina\.\S+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    for path in (*listed, *(f"lamina.nets.{layer}" for layer in LAYERS)):
         package, _, last = path.rpartition(".")
         value = getattr(import_module(package), last)
         module = getattr(value, "__module__", "")

@@ -13,7 +13,6 @@ import sphinx.util.typing
 from tools.commands import write_commands
 from tools.python import (
     find_public,
-    list_names,
     prepare_docstring,
     read_plain_types,
     shorten_signature,
@@ -37,7 +36,6 @@ def write_pages(app: Any) -> None:
     folder = Path(app.srcdir) / FOLDER
     write_commands(folder / "commands")
     pages = {
-        "python.rst": list_names(),
         "layers.md": list_layers(),
         "recipes.md": list_recipes(),
     }

@@ -15,7 +15,7 @@ from lamina import Recipe, load_net, summarize, zoo
 from lamina.nets import Output
 from lamina.nets.layers import KINDS, LAYERS
 from lamina.values import Range, read_texts
-from tools.names import ARTICLE_TERMS
+from tools.article_terms import ARTICLE_TERMS
 
 TYPES = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "none"}
 
@@ -41,6 +41,17 @@ def list_layers() -> Iterator[str]:
     yield ""
     page = "../howto/write-a-net.md#a-layer-of-your-own"
     yield f"[Your own layers]({page}) are dataclasses of the same form."
+    yield ""
+    yield "## Arguments"
+    yield ""
+    yield "```{eval-rst}"
+    yield ".. autosummary::"
+    yield "   :toctree: python"
+    yield "   :nosignatures:"
+    yield ""
+    for name in LAYERS:
+        yield f"   lamina.nets.{name}"
+    yield "```"
 
 
 def describe_layer(name: str) -> list[str]:

@@ -1,0 +1,37 @@
+"""The article's terms for layers and settings."""
+
+from __future__ import annotations
+
+ARTICLE_TERMS = {
+    "Linear": "dense or fully connected layer; `Dense`",
+    "Output": "output layer; `Dense` with one unit for each class",
+    "Flatten": "flatten; `Flatten`",
+    "Conv2d": "convolutional layer; `Conv2D`",
+    "ReLU": "ReLU; `ReLU`",
+    "LeakyReLU": "LeakyReLU; `LeakyReLU`",
+    "Sigmoid": "sigmoid; `sigmoid`",
+    "Softmax": "softmax, part of the loss here; `Softmax`",
+    "Tanh": "`tanh`",
+    "GELU": "`gelu`",
+    "SiLU": "`silu`",
+    "BatchNorm": "batch normalization; `BatchNormalization`",
+    "LayerNorm": "`LayerNormalization`",
+    "GroupNorm": "`GroupNormalization`",
+    "Dropout": "dropout; `Dropout`",
+    "MaxPool2d": "`MaxPooling2D`",
+    "AvgPool2d": "`AveragePooling2D`",
+    "GlobalAvgPool": "`GlobalAveragePooling2D`",
+    "GlobalMaxPool": "`GlobalMaxPooling2D`",
+    "epochs": "epochs; `epochs`",
+    "batch_size": "batch; `batch_size`",
+    "optimizer": "optimizer; `optimizer`",
+    "lr": "learning rate; `learning_rate`",
+    "momentum": "`momentum`",
+    "weight_decay": "`weight_decay`",
+    "seed": "`set_random_seed`",
+    "patience": "`EarlyStopping(patience=…)`",
+    "label_smoothing": "`label_smoothing`",
+    "class_weights": "`class_weight`",
+    "gradient_clip": "`global_clipnorm`",
+    "dropout": "dropout rate; `Dropout(rate)`",
+}
