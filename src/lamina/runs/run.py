@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from torch import nn
 
 from lamina.data import NAMES, Dataset, Images, load_data
@@ -37,7 +36,7 @@ from lamina.evaluation.report import Report
 from lamina.files import RESTORE, read_bytes
 from lamina.kernels.library import find_kernels
 from lamina.markup import card, note, table, wrap
-from lamina.nets import Net, Shape
+from lamina.nets import Net
 from lamina.runs.course import (
     Course,
     RunEvent,
@@ -74,7 +73,7 @@ from lamina.training.loop import Training
 from lamina.training.model import Initial, Model
 from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet, native_side_px
-from lamina.training.randomness import derive_seed, seeded
+from lamina.training.randomness import drawing_weights
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 from lamina.training.threads import computing_with, iter_computing_with, keep_threads
@@ -647,7 +646,8 @@ def make_training(run: Run, dataset: Dataset, *, has_checkpoint: bool = False) -
         initial = Initial(weights, record.mean, record.std)
     if isinstance(net, TimmNet):
         make = net.empty_module if has_checkpoint or initial else net.module
-        net = draw_module(make, record.recipe.seed, dataset.train.shape, record.task.outputs)
+        with drawing_weights(record.recipe.seed):
+            net = make(dataset.train.shape, record.task.outputs)
     elif isinstance(net, nn.Module):
         net = deepcopy(net)
     device = choose_again(record.device).value
@@ -663,14 +663,6 @@ def make_training(run: Run, dataset: Dataset, *, has_checkpoint: bool = False) -
         parts=run.parts,
         initial=initial,
     )
-
-
-def draw_module(
-    make: Callable[[Shape, int], Net | nn.Module], seed: int, shape: Shape, outputs: int
-) -> Net | nn.Module:
-    """Call ``make`` with weights drawn from the seed of a recipe."""
-    with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
-        return make(shape, outputs)
 
 
 def check_own_parts(run: Run) -> None:

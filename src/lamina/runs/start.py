@@ -61,7 +61,6 @@ from lamina.runs.run import (
     Run,
     check_code,
     digest_module,
-    draw_module,
     find_source,
     list_needed_parts,
     load_run,
@@ -89,6 +88,7 @@ from lamina.training.pretrained import (
     TimmNet,
     open_timm_net,
 )
+from lamina.training.randomness import drawing_weights
 from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe, fit_recipe, overlay
 from lamina.training.task import task_of
 
@@ -126,7 +126,8 @@ class NetChoice:
         """The net, or a module for this shape and number of logits, with weights from ``seed``."""
         if isinstance(self.net, Net):
             return self.net
-        return draw_module(self.net, seed, shape, outputs)
+        with drawing_weights(seed):
+            return self.net(shape, outputs)
 
 
 NetLike: TypeAlias = Net | nn.Module | NetChoice | str | Callable[[], Net | nn.Module]

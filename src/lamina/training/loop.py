@@ -43,7 +43,7 @@ from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
 from lamina.training.precision import choose_precision, use_kernels
 from lamina.training.prediction import predict_logits
-from lamina.training.randomness import derive_seed, seeded
+from lamina.training.randomness import derive_seed, drawing_weights, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Schedule
 from lamina.training.task import Logits, LogitsArray, Pixels, Scalar
@@ -122,7 +122,7 @@ class Training:
         check_parts(parts, recipe)
         check_images(images, recipe)
         keep_freed_memory()
-        with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
+        with drawing_weights(recipe.seed):
             self._live = build_model(net, images, recipe, initial).to(self.device.value)
         check_model(self._live, recipe, len(images))
         if recipe.head == "fitted":

@@ -44,6 +44,13 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def drawing_weights(seed: int) -> Iterator[None]:
+    """Let torch draw the initial weights that follow from a recipe's seed in the block."""
+    with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
+        yield
+
+
+@contextmanager
 def seeded_everywhere(seed: int, device: torch.device) -> Iterator[None]:
     """Like :func:`seeded`, but also for NumPy and Python, which custom functions may use."""
     with seeded(seed, device):

@@ -14,7 +14,7 @@ from lamina.nets import Net, Shape
 from lamina.nets.costs import summarize_layers
 from lamina.training.hooks import module_paths, record_calls
 from lamina.training.model import build_model
-from lamina.training.randomness import derive_seed, seeded
+from lamina.training.randomness import drawing_weights
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 
@@ -30,7 +30,7 @@ def run_untrained(net: Net, images: Images, row: int) -> list[Float32[np.ndarray
     ``None`` for a layer whose output looks like its input.
     """
     check_affordable(net.with_outputs(task_of(images).outputs), images.shape)
-    with seeded(derive_seed(0, "weights"), torch.device("cpu")):
+    with drawing_weights(seed=0):
         model = build_model(net, images, Recipe())
     pixels = np.ascontiguousarray(images.pixels[row : row + 1])
     paths = module_paths(model)
