@@ -78,7 +78,7 @@ from lamina.training.custom import (
     find_ignored,
 )
 from lamina.training.loop import Training
-from lamina.training.model import Initial, Model
+from lamina.training.model import Initial, Model, build_model
 from lamina.training.prediction import find_head
 from lamina.training.pretrained import (
     FRESH_RECIPES,
@@ -408,13 +408,15 @@ def create_run(
     else:
         start.check_recipe(recipe)
     copied = _copy(module)
-    training = Training(copied, train, recipe, parts=parts)
+    initial: Initial | None = None
     started_from: StartedFrom | None = None
     files: dict[str, bytes] = {}
     if start is not None:
-        initial, started_from = start.carry_weights(training.model)
-        training = Training(copied, train, recipe, parts=parts, initial=initial)
+        with drawing_weights(recipe.seed):
+            fresh = build_model(copied, train, recipe)
+        initial, started_from = start.carry_weights(fresh)
         files = {INITIAL_FILE: pack_tensors(dict(initial.weights), {})}
+    training = Training(copied, train, recipe, parts=parts, initial=initial)
     record = replace(
         describe_record(training, dataset, choice, parts),
         command=place.command,
