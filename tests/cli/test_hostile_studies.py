@@ -8,45 +8,41 @@ from pathlib import Path
 import optuna
 import pytest
 
-from lamina.studies.storage import open_storage
-from support.commands import run_lamina, run_refused
+from support.commands import run_lamina, run_refused, run_well
 from support.searches import NET
 
 SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=2,4", "--name", "study")
 
 
-@pytest.fixture
-def journal(workplace: Path) -> str:
-    """A file where workers with folders of their own share their trials."""
-    return str(workplace / "shared.journal")
-
-
 @pytest.mark.parametrize("kind", ["attributes", "names", "types"])
-def test_hostile_studies_run_nothing(image_set, journal, kind, tmp_path):
+def test_hostile_studies_run_nothing(workplace, image_set, kind, tmp_path):
     """Whatever a storage says, nothing is executed, and nothing is written elsewhere."""
     marker = Path("executed")
     Path("evil.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
-    opened = open_storage(journal, Path())
-    study = optuna.create_study(storage=opened, study_name="study", direction="maximize")
+    call = ("tune", f"{NET},epochs=1", "--data", image_set, *SEARCH, "--trials", "2", "--worker")
+    run_well(*call)
+    folder = Path("runs/study")
+    (folder / "trials.journal").unlink()
+    journal = optuna.storages.journal.JournalFileBackend(str(folder / "trials.journal"))
+    storage = optuna.storages.JournalStorage(journal)
+    study = optuna.create_study(storage=storage, study_name="study", direction="maximize")
     settings = {"net": "evil.py", "data": "../../escaped", "metric": "accuracy", "function": "os"}
     if kind == "attributes":
         study.set_user_attr("settings", settings)
     elif kind == "names":
         for name in ("../../escaped", "/tmp/escaped", "evil.py", "\x1b[2J"):
-            other = optuna.create_study(storage=opened, study_name=name)
+            other = optuna.create_study(storage=storage, study_name=name)
             other.set_user_attr("settings", settings)
-        study.set_user_attr("settings", {**settings, "metric": "../../escaped"})
+        study.set_user_attr("settings", "../../escaped")
     else:
         study.set_user_attr("settings", ["evil.py", {"net": None}])
-        study.set_user_attr("limits", {"trials": "evil.py", "seconds": []})
     for name in ("study", "escaped"):
-        folder = Path("listed", name)
-        folder.mkdir(parents=True)
-        state = {"settings": {"over": {}}, "storage": journal}
-        (folder / "study.json").write_text(json.dumps(state))
+        listed = Path("listed", name)
+        listed.mkdir(parents=True)
+        state = {"settings": {"over": {}}, "storage": str(folder / "trials.journal")}
+        (listed / "study.json").write_text(json.dumps(state))
     before = sorted(Path().rglob("*"))
-    call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--storage", journal)
-    assert "The study study in the storage already exists, with different" in run_refused(*call)
+    assert "The study study in the storage was begun with other settings" in run_refused(*call)
     for name in ("study", "escaped"):
         shown = run_lamina("runs", "--study", Path("listed", name))
         assert shown.returncode in (0, 2)

@@ -79,10 +79,9 @@ def test_wrong_arguments_in_python(tmp_path, data, given, message):
             "Use only one of them.",
         ),
         (
-            ("tune", NET, "--over", "lr=0.1..0.2", "--storage", "missing/trials.journal"),
-            "Cannot open the trials in missing/trials.journal: No such file or directory.",
+            ("tune", NET, "--over", "lr=0.1..0.2", "--storage", "shared.journal"),
+            "storage is 'shared.journal', which is not the URL of a PostgreSQL database.",
         ),
-        (("tune", NET, "--over", "lr=0.1..0.2", "--storage", "."), "., which is not a file."),
         (("tune",), "There is no net to tune."),
     ],
 )

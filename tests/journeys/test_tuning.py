@@ -78,7 +78,7 @@ def test_a_search_ends_with_fresh_seeds_and_one_test(workplace, image_set):
     run_well("report", "study")
     page = Path("runs/study/report.html").read_text()
     assert (page.count("data:image/png"), winner["name"] in page) == (1, True)
-    rows = json.loads(Path("runs/study/trials.json").read_text())["trials"]
+    rows = json.loads(Path("runs/study/study.json").read_text())["trials"]
     listed = events(run_lamina("runs", "--study", "study", "--json").stdout)
     assert [{"event": "trial"} | row for row in rows] == listed
     assert all(f"{row['values']['lr']:.3g}" in page.partition("<h2>Trials</h2>")[2] for row in rows)

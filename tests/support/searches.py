@@ -8,27 +8,28 @@ import numpy as np
 import pytest
 
 from lamina.data import Dataset, Images
+from lamina.files import write_json
+from lamina.runs.folder import STUDY_FILE
 from lamina.runs.start import as_net_choice
 from lamina.studies import finals
 from lamina.studies.search import Search
-from lamina.studies.trials import Trials, open_trials
+from lamina.studies.trials import HeldTrial, Limits, Trials, open_trials
 from support.forking import MODULE
 
 NET = "Flatten(), Linear(4), ReLU(), Output()"
 QUICKLY = f"""
-from lamina.studies import finals, storage, trials
-finals.PLANS = ((2, 2, 2),)
-trials.BEAT_SECONDS, trials.SILENT_SECONDS = 1, 4
-storage.LOCK_SECONDS = 4
+from lamina.studies import finals
+finals.FINALISTS, finals.SEEDS, finals.TESTS = 2, 2, 2
 {MODULE}
 """
-"""lamina with few finals and quick signs of life, for a process."""
+"""lamina with few finals, for a process."""
 
 
 @pytest.fixture
 def few_finals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two finalists with two seeds each."""
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
+    for name in ("FINALISTS", "SEEDS", "TESTS"):
+        monkeypatch.setattr(finals, name, 2)
 
 
 def noise_with_val(count: int) -> Dataset:
@@ -55,13 +56,20 @@ def open_search(folder, data, over=None, **more) -> tuple[Search, Trials]:
     settings = {"epochs": 2, **more}
     ranges = over or {"lr": "0.001..0.1:log"}
     search = Search(NET, None, settings, ranges, {}, data, as_net_choice)
-    trials = open_again(search, folder)
-    trials.study.set_user_attr("limits", {"trials": 2, "seconds": None})
-    return search, trials
+    return search, open_again(search, folder)
 
 
 def open_again(search, folder) -> Trials:
     """The trials of a search, as another worker opens them."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = json.loads(json.dumps(search.to_json()))
-    return finish(open_trials(None, folder, settings))
+    if not (folder / STUDY_FILE).exists():
+        write_json(folder / STUDY_FILE, {"settings": settings})
+    return open_trials(None, folder, settings)
+
+
+def take(search, trials) -> HeldTrial:
+    """The next trial of a search."""
+    held, end = trials.take(search.ranges, Limits())
+    assert held is not None, end
+    return held

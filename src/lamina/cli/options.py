@@ -439,8 +439,8 @@ class Ablate(StudyOptions):
 class Tune(SharedOptions):
     """Search the settings of a recipe, or the sizes of a net, that score best on val.
 
-    lamina trains the best five and the recipe without searched values with three new seeds. It then
-    trains the winner with six fresh seeds, evaluates it once on test, and compares it with the
+    lamina trains the best three and the recipe without searched values with two new seeds. It then
+    trains the winner with four fresh seeds, evaluates it once on test, and compares it with the
     recipe. Ranges: lr=1e-4..1e-1:log (logarithmic), dropout=0..0.5, batch_size=50,100,200 (these
     values).
 
@@ -458,12 +458,14 @@ class Tune(SharedOptions):
     trials: int | None = None
     """number of trials of all workers (default: 30)"""
     time: str | None = None
-    """time limit (30s, 5m, 1h) in place of --trials: at least half for the search, the
-    rest for the finals"""
+    """time limit of this command (30s, 5m, 1h) in place of --trials: at least half for the search,
+    the rest for the finals"""
     storage: str | None = None
-    """where the workers of several machines, which all run the same command, share the trials:
-    postgresql://USER@HOST/DATABASE (password in ~/.pgpass), or a file on a shared disk (default: a
-    file in the study's folder, for the processes of one machine)"""
+    """where several machines, which all run the same command, share the trials:
+    postgresql://USER@HOST/DATABASE (password in ~/.pgpass; default: a file in the study's folder,
+    for processes with this folder)"""
+    worker: bool = False
+    """train trials only; the same command without --worker trains the finals"""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from lamina.cli.options import Runs
@@ -15,9 +16,8 @@ from lamina.runs.differences import compare_runs
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.run import Run, find_runs, load_run, summarize_run
 from lamina.studies.judging import judge_runs
-from lamina.studies.search import tabulate_trials
 from lamina.studies.study import read_study
-from lamina.studies.tuning import list_stored
+from lamina.studies.trials import read_state, tabulate_trials
 
 
 def run(options: Runs, terminal: Terminal) -> int:
@@ -41,11 +41,11 @@ def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
         if "over" not in settings:
             _list_runs(path, terminal)
             return
-        trials = list_stored(path)
+        trials = read_state(path).trials
         if not trials:
             terminal.remark(f"{path} lists no trials yet.")
         for trial in trials:
-            terminal.emit("trial", **trial)
+            terminal.emit("trial", **asdict(trial))
         with blaming(str(path / STUDY_FILE)):
             heads, rows = tabulate_trials(trials, settings["metric"])
         terminal.tabulate(heads, rows, texts=3)

@@ -39,7 +39,8 @@ def run(options: Tune, terminal: Terminal) -> int:
     limits = find_limits(search, options.trials, seconds)
     check_name(options.name)
     path = options.runs_dir / (options.name or search.name)
-    return play_study(iter_tuning(path, search, options.storage, limits), terminal)
+    events = iter_tuning(path, search, options.storage, limits, is_worker=options.worker)
+    return play_study(events, terminal)
 
 
 def _split(flag: str, texts: tuple[str, ...]) -> Mapping[str, str]:

@@ -11,10 +11,8 @@ from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.files import read_bytes
 from lamina.runs.run import find_runs
 from lamina.studies import comparison, tuning
-from lamina.studies.finals import read_final
-from lamina.studies.search import describe_values, tabulate_trials
 from lamina.studies.study import read_study
-from lamina.studies.trials import read_table
+from lamina.studies.trials import describe_values, read_state, tabulate_trials
 
 FIGURES = {
     tuning.FIGURE: "score of each trial by its values",
@@ -37,8 +35,12 @@ def build_study_page(path: Path) -> str:
     state = read_study(path)
     settings = state["settings"]
     name = path.resolve().name
-    rows = read_table(path)  # as a worker with this folder last stored them
-    trials = tabulate_trials(rows, settings["metric"]) if rows else None
+    tuned = None
+    trials = None
+    if "over" in settings:
+        tuned = tuning.read_result(path)
+        stored = read_state(path).trials  # as a process with this folder last stored them
+        trials = tabulate_trials(stored, settings["metric"]) if stored else None
     runs = _list_runs(path)
     figures = [
         (read_bytes(path / file), description)
@@ -56,7 +58,7 @@ def build_study_page(path: Path) -> str:
         "sections": sections,
         "name": name,
         "path": path,
-        "tuned": read_final(path),
+        "tuned": tuned,
         "is_finished": state.get("is_finished", False),
         "comparisons": comparison.read_comparisons(path),
         "sketch_differences": sketch_differences,

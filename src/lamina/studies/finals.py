@@ -14,24 +14,21 @@ from typing import Any
 from lamina.errors import NotFiniteError, RunError, plural
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.report import describe_deviation
-from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
 from lamina.studies.forks import Jobs
 from lamina.studies.judging import judge_runs, measure_deviation
-from lamina.studies.search import Search, describe_values, score_on
-from lamina.studies.study import parse_event
-from lamina.studies.trials import FinalsPlan, Progress, find_run
+from lamina.studies.search import Search, score_on
+from lamina.studies.trials import Trial, describe_values
 from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
 
-FINAL = "final.json"
-PLANS = ((5, 3, 6), (4, 3, 5), (3, 3, 4), (2, 3, 3), (2, 1, 3))
-"""Numbers of finalists, of seeds that choose the winner, and of fresh seeds that test it; the
-most thorough plan first."""
+FINALISTS = 3  # trials; the recipe without searched values is one more
+SEEDS = 2  # new ones that choose the winner
+TESTS = 4  # fresh seeds that test it
 
 
 @dataclass(frozen=True)
@@ -179,85 +176,63 @@ def name_final(finalist: str, seed: object) -> str:
     return f"final-{shorten_net_name(finalist)[:40]}-seed{seed}"
 
 
-def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int, int]:
-    """The numbers of finalists, seeds and fresh seeds that fit into ``seconds``."""
-    for plan in PLANS:
-        if seconds is None or count_trainings(*plan) * trial_seconds <= seconds:
-            break
-    return plan
-
-
-def count_trainings(finalists: int, seeds: int, tests: int, has_base: bool = True) -> int:
-    """The largest number of runs in the finals: to choose the winner, and to test it."""
-    return (finalists + has_base) * seeds + (1 + has_base) * tests
-
-
-def rank_finalists(progress: Progress) -> list[int]:
-    """The numbers of the trials that could win, best first; ``RunError`` if there are none."""
-    ranked = [*progress.rank("COMPLETE"), *progress.rank("PRUNED")]
-    if not ranked:
-        stored = [trial.user_attrs for trial in progress.counted]
-        errors = [f" The last trial {values['error']}" for values in stored if "error" in values]
-        last = "".join(errors[-1:])
-        raise RunError(
-            "No trial has a score, so there is no result. Search other ranges, or allow more"
-            f" time.{last}"
-        )
-    return [trial.number for trial in ranked]
+def count_finals(finalists: int, has_base: bool, has_test: bool) -> int:
+    """The number of runs in the finals: to choose the winner, and to test it with the recipe."""
+    return (finalists + has_base) * SEEDS + has_test * (1 + has_base) * TESTS
 
 
 def iter_finals(
-    search: Search, folder: Path, progress: Progress, plan: FinalsPlan
+    search: Search, folder: Path, trials: Sequence[Trial], finalists: Sequence[int]
 ) -> Events[Tuned]:
     """Train the best trials and the recipe itself with other seeds; returns the result.
 
     Fresh seeds test the winner, because the runs that chose it would score too well.
     """
-    metric = progress.metric
-    finalists: list[Finalist] = []
+    ranked: list[Finalist] = []
     experiments: dict[str, Experiment] = {}
     if search.base is not None:  # first, so that it wins a tie
-        finalists.append(Finalist(search.title, {}))
+        ranked.append(Finalist(search.title, {}))
         experiments[search.title] = search.base
-    for number in plan.ranked:
-        trial = progress.trials[number]
-        name = f"trial {find_run(trial)}"
-        score = None if trial.state.name == "PRUNED" else trial.value
-        finalists.append(Finalist(name, trial.params, score))
-        experiments[name] = search.make(trial)
+    by_number = {trial.trial: trial for trial in trials}
+    for number in finalists:
+        trial = by_number[number]
+        name = f"trial {number}"
+        score = None if trial.state == "pruned" else trial.score
+        ranked.append(Finalist(name, dict(trial.values), score))
+        experiments[name] = search.make(trial.values)
     first = search.seed + 1
-    fresh = first + plan.seeds
+    fresh = first + SEEDS
     trained = yield from _iter_seeds(search, folder, experiments, range(first, fresh))
-    finalists = [
+    ranked = [
         finalist.complete(trained[finalist.name])
-        for finalist in finalists
-        if len(trained[finalist.name]) == plan.seeds
+        for finalist in ranked
+        if len(trained[finalist.name]) == SEEDS
     ]
-    if not finalists:
+    if not ranked:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
-    finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
-    best = finalists[0]
-    tuned = Tuned(str(folder), len(progress.counted), metric.name, tuple(finalists), best)
-    if not plan.tests:
+    lower_is_better = Score(search.metric, 0.0).lower_is_better
+    ranked.sort(key=lambda finalist: finalist.mean, reverse=not lower_is_better)
+    best = ranked[0]
+    count = sum(trial.is_counted for trial in trials)
+    tuned = Tuned(str(folder), count, search.metric, tuple(ranked), best)
+    if search.dataset.test is None:
         return tuned
     # all choices are made, so fresh runs may read the test images
-    names = [best.name, *(finalist.name for finalist in finalists[1:] if not finalist.values)]
+    names = [best.name, *(finalist.name for finalist in ranked[1:] if not finalist.values)]
     tested = {name: replace(experiments[name], dataset=search.dataset) for name in names}
-    trained = yield from _iter_seeds(search, folder, tested, range(fresh, fresh + plan.tests))
+    trained = yield from _iter_seeds(search, folder, tested, range(fresh, fresh + TESTS))
     comparison = None
     shared = set.intersection(*map(set, trained.values()))
     if len(names) > 1 and len(shared) > 1:
         pairs = {name: [runs[seed] for seed in sorted(shared)] for name, runs in trained.items()}
         comparison = judge_runs(pairs)[0]
     runs = list(trained[best.name].values())
-    scores = tuple(score_on(run, "test") for run in runs)
-    deviation = measure_deviation(runs)
     return replace(
         tuned,
         comparison=comparison,
-        test_scores=scores,
-        test_deviation=deviation,
-        diverged=plan.tests - len(runs),
+        test_scores=tuple(score_on(run, "test") for run in runs),
+        test_deviation=measure_deviation(runs),
+        diverged=TESTS - len(runs),
     )
 
 
@@ -286,14 +261,3 @@ def _iter_seeds(
             progress = f"{len(trained[name])} of {len(seeds)}"
             yield Decision("trained", f"{path.name}: val {score}", progress)
     return trained
-
-
-def read_final(path: Path) -> Tuned | None:
-    """The result of a tuning that has ended."""
-    file = path / FINAL
-    return parse_event(Tuned, read_object(file), file) if file.exists() else None
-
-
-def write_final(path: Path, tuned: Tuned) -> None:
-    """Store the result in the folder of a worker."""
-    write_json(path / FINAL, tuned.to_json())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -37,6 +37,7 @@ from lamina.studies.study import (
     describe_recipe,
     without_device,
 )
+from lamina.studies.trials import REMEDY, describe_values
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts, describe_part, digest_source
 from lamina.training.events import Event
@@ -92,16 +93,21 @@ class Search:
         """The experiment without searched values; ``None`` if its net depends on them."""
         return None if callable(self.net) or self.net_over else self.example[0]
 
-    def make(self, trial: Any) -> Experiment:
-        """The experiment with the values of an Optuna trial, and with the fixed settings."""
-        values = dict(trial.params)
+    def make(self, values: Mapping[str, Any], trial: Any = None) -> Experiment:
+        """The experiment with searched values, and with the fixed settings.
+
+        A function as net draws from ``trial``; without one, it gets the same values again.
+        """
         for name, span in self.ranges.items():
             if not contains(span, values.get(name)):
                 problem = f"{name} is {values.get(name)!r}, which is not in its range"
-                raise damaged(f"Trial {trial.number}", problem, "Use another storage.")
+                raise damaged("A trial in the storage", problem, REMEDY)
         sizes = {name: values[name] for name in self.net_over}
         settings = {name: values[name] for name in self.over}
-        experiment = self.base or self._fit(trial, sizes)[0]
+        experiment = self.base
+        if experiment is None:
+            trial = trial or import_optuna().trial.FixedTrial(dict(values))
+            experiment, _ = self._fit(trial, sizes)
         return replace(experiment, recipe=overlay(experiment.recipe, {**self.fixed, **settings}))
 
     @cached_property
@@ -228,30 +234,3 @@ def score_on(run: Run, split: Split) -> float:
     if not math.isfinite(score):
         raise NotFiniteError(f"The score on {split} is {score}.")
     return score
-
-
-def describe_values(values: Mapping[str, Any]) -> str:
-    """``lr 0.0312, batch_size 100``; numbers have three digits."""
-    parts = []
-    for name, value in values.items():
-        if isinstance(value, float):
-            value = f"{value:.3g}"
-        parts.append(f"{name} {value}")
-    return ", ".join(parts)
-
-
-def tabulate_trials(
-    rows: Iterable[Mapping[str, Any]], metric: str
-) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """The headings and rows of the table of :func:`~lamina.studies.trials.list_trials`."""
-    score = Score(metric, 0.0)
-    heads = ("trial", "values", "state", f"val {score.title}", "epoch", "seconds")
-    lines = []
-    for row in rows:
-        state = row["error"] or row["state"].replace("pruned", "stopped")
-        value = "" if row["score"] is None else score.format(row["score"])
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        epoch = str(row["epoch"] or "")
-        values = describe_values(row["values"])
-        lines.append((str(row["trial"]), values, state, value, epoch, seconds))
-    return heads, lines

@@ -1,474 +1,466 @@
-"""The trials of a tuning, which Optuna distributes to the workers of a study."""
+"""The trials of a tuning in a storage of Optuna: a journal file, or a PostgreSQL database."""
 
 from __future__ import annotations
 
 import functools
+import json
 import math
+import re
 import statistics
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeAlias
 
-from lamina.files import blaming, damaged, read_object, write_json
+from filelock import FileLock, Timeout
+
+from lamina.errors import LaminaError, RunError
+from lamina.files import damaged, write_json
+from lamina.runs.folder import STUDY_FILE
 from lamina.studies.space import Range, draw, import_optuna
-from lamina.studies.storage import CLAIMS, TrialLostError, open_storage, waiting
-from lamina.studies.study import check_settings, parse_event
+from lamina.studies.study import parse_event, read_study
 from lamina.targets import Score
+from lamina.text import hide_password
 from lamina.training.randomness import derive_seed
-from lamina.values import Range as Between
 from lamina.values import from_json_values
 
-TABLE = "trials.json"
-CREATING_SECONDS = 4.0  # for the worker that creates a study, to store its settings
-BEAT_SECONDS = 10  # between two signs of life of a worker
-SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another worker
-MOST_LOST = 2  # lost workers after which a trial fails
+JOURNAL = "trials.journal"
+SECRET = re.compile("pass|secret|token", re.IGNORECASE)  # in a key of a URL's query
+OPENING_PAUSE_SECONDS = 2.0  # before the second attempt to open a database
+MOST_LOST = 2  # lost processes after which a trial fails: it may be what kills them
+MOST_REPEATS = 10  # trials in a row that repeat earlier values, after which the search ends
 REDUCTION = 3  # successive halving: a third of the trials continues
-MOST_FINALISTS = 5
-MOST_SEEDS = 3
-MOST_TESTS = 6
-REMEDY = "Use another one with --storage."
+REMEDY = "Use another storage, or another name."
+
+Values: TypeAlias = dict[str, str | bool | int | float | None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of a study, as it is stored and listed."""
+
+    trial: int  # also in the name of its run
+    state: str  # of Optuna, in lower case, or ``repeated``
+    score: float | None  # the last one
+    epoch: int | None
+    seconds: float | None
+    error: str | None
+    values: Values
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the trial has ended, and is more than a repetition of an earlier one."""
+        return self.state in ("complete", "pruned", "fail")
+
+
+@dataclass(frozen=True)
+class State:
+    """The content of ``study.json`` in the folder of a tuning."""
+
+    settings: dict[str, Any]
+    storage: str | None = None  # URL without its password; ``None`` for the journal in the folder
+    trials: tuple[Trial, ...] = ()  # when a process with this folder last began or ended one
+    finalists: tuple[int, ...] | None = None  # numbers of trials, once the finals have begun
+    result: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When the search of a study ends."""
+    """When a command begins no more trials."""
 
-    trials: int | None = None  # that count
-    seconds: float | None = None  # of the search and the finals
+    trials: float = math.inf  # that have ended, of all workers
+    seconds: float = math.inf  # of the command
+    until: float = math.inf  # of the search, in ``time.monotonic()``
+    run_seconds: float = 0.0  # expected, as long as no trial has been trained to the end
 
     def __str__(self) -> str:
-        if self.seconds is not None:
-            return f"as many trials as fit into {self.seconds:.0f} s, with finals"
-        return f"{self.trials} trials, then finals"
+        if self.seconds < math.inf:
+            return f"as many trials as fit into {self.seconds:.0f} s"
+        return f"{self.trials} trials"
 
 
 @dataclass(frozen=True)
-class FinalsPlan:
-    """What the finals train."""
+class HeldTrial:
+    """A trial that this process trains."""
 
-    ranked: tuple[int, ...]  # numbers of the trials, best first
-    seeds: Annotated[int, Between(1, MOST_SEEDS)]  # that choose the winner on val
-    tests: Annotated[int, Between(0, MOST_TESTS)]  # fresh seeds, which are evaluated on test
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What lamina stores with a study."""
-
-    settings: dict[str, Any]  # of the search
-    limits: Limits = Limits()  # of the worker that started last
-    finals: FinalsPlan | None = None  # once they have begun
-    result: dict[str, Any] | None = None  # of the finals
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """What lamina stores with a trial."""
-
-    run: int  # number of the first trial with its values, which is in the name of its run
-    values: tuple[float, ...] | None  # its score
-    scores: dict[int, float]  # by epoch
-    params: dict[str, str | bool | int | float | None]
-    began: float = 0.0  # in time.time() of its worker
-    seen: float = 0.0  # the worker's last sign of life
-    lost: int = 0  # number of workers that were silent while they trained it
-    repeats: int | None = None  # number of an earlier trial with the same values
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A trial in a table."""
-
-    trial: int
-    state: str
-    score: float | None
-    epoch: int | None
-    seconds: float | None
-    error: str | None
-    values: dict[str, str | bool | int | float | None]
-
-
-@dataclass(frozen=True)
-class Table:
-    """The table of a study."""
-
-    trials: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The trials of a study at one moment, with values whose types have been checked."""
-
-    trials: Sequence[Any]  # of Optuna
-    metric: Score  # its value has no meaning
-    limits: Limits
-    finals: FinalsPlan | None  # once they have begun
-    result: Mapping[str, Any] | None = None  # of the finals, as they have stored it
-
-    def select(self, *states: str) -> list[Any]:
-        """The trials in these states of Optuna."""
-        return [trial for trial in self.trials if trial.state.name in states]
+    trial: Any  # Optuna's
+    lock: FileLock
 
     @property
-    def counted(self) -> list[Any]:
-        """The trials that count: all but those that were given back or repeat others."""
-        return [
-            trial
-            for trial in self.trials
-            if not is_lost(trial) and "repeats" not in trial.user_attrs
-        ]
-
-    @property
-    def ended(self) -> int:
-        """The number of ended trials that count."""
-        return sum(trial.state.is_finished() for trial in self.counted)
-
-    @property
-    def used_seconds(self) -> float:
-        """The time in which at least one worker was training."""
-        stored = [trial.user_attrs for trial in self.trials]
-        spans = sorted((values.get("began", 0.0), values.get("seen", 0.0)) for values in stored)
-        total = 0.0
-        end = -math.inf
-        for began, seen in spans:
-            total += max(0.0, seen - max(began, end))
-            end = max(end, seen)
-        return total
-
-    def rank(self, state: str) -> list[Any]:
-        """The trials in a state, best first; stopped ones by epochs, most first."""
-        known = [
-            trial
-            for trial in self.select(state)
-            if trial.value is not None and "error" not in trial.user_attrs
-        ]
-        known.sort(key=lambda trial: trial.value, reverse=not self.metric.lower_is_better)
-        if state == "PRUNED":
-            known.sort(key=lambda trial: trial.last_step, reverse=True)
-        return known
-
-    def find_best(self) -> Score | None:
-        """The best score of a trial that was trained to the end."""
-        ranked = self.rank("COMPLETE")
-        return Score(self.metric.name, ranked[0].value) if ranked else None
-
-    def measure(self, expected: float) -> float:
-        """The median seconds of the trials that were trained to the end."""
-        seconds = [trial.duration.total_seconds() for trial in self.rank("COMPLETE")]
-        return statistics.median(seconds) if seconds else expected
+    def number(self) -> int:
+        return int(self.trial.number)
 
 
-@dataclass(frozen=True)
-class WithoutLost:
-    """A study of Optuna without the trials that were given back and continued by others."""
+def list_outages() -> tuple[type[Exception], ...]:
+    """The errors of an unreachable database; a journal raises ``OSError``."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import InterfaceError, OperationalError
 
-    study: Any
+    return (OperationalError, InterfaceError, StorageInternalError)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.study, name)
 
-    def get_trials(self, deepcopy: bool = True) -> list[Any]:
-        trials = self.study.get_trials(deepcopy=deepcopy)
-        return [trial for trial in trials if not is_lost(trial)]
+@contextmanager
+def using_storage() -> Iterator[None]:
+    """Raise ``RunError`` for an error of a storage, or of what anyone may have written there."""
+    try:
+        yield
+    except LaminaError:
+        raise
+    except Exception as error:  # values of any type may be at any place in a storage
+        if isinstance(error, (OSError, *list_outages())):
+            raise RunError(
+                f"The storage of the study cannot be used: {explain(error)}. Nothing is lost: as"
+                " soon as it can be used again, run the same command."
+            ) from error
+        reason = f"{type(error).__name__}: {explain(error)}"
+        raise damaged("The storage of the study", reason, REMEDY) from error
+
+
+def explain(error: BaseException, url: str = "") -> str:
+    """The first line of a storage's error, without the passwords of its URL."""
+    text = str(error.__cause__ or error).strip().split("\n")[0]
+    if "://" in url:
+        from sqlalchemy.engine import make_url
+
+        parsed = make_url(url)
+        values = [str(value) for key, value in parsed.query.items() if SECRET.search(key)]
+        for secret in filter(None, [parsed.password, *values]):
+            text = text.replace(str(secret), "***")
+    return hide_password(text)
 
 
 @dataclass(frozen=True)
 class Trials:
-    """A study's trials in its storage."""
+    """A study's trials in its storage, for a process with a folder.
 
-    storage: Any  # Optuna's
-    study: Any
-    folder: Path  # of the runs of this worker
+    A process locks a file in its folder for the trial that it trains. The system releases the lock
+    of a killed process, and the next process with this folder continues the trial.
+    """
+
+    study: Any  # Optuna's
+    folder: Path
     seed: int  # of the search
-    # of running trials: the last sign of life, and the first and last time, on the clock of this
-    # worker, at which this worker saw it
-    signs: dict[int, tuple[object, float, float]] = field(default_factory=dict, repr=False)
+    metric: str
+    lock: FileLock  # of the folder, while a trial is taken or ``study.json`` is written
 
-    def locate(self, trial: Any) -> Path:
-        """The folder of a trial's run."""
-        return self.folder / f"trial-{find_run(trial)}"
-
-    @waiting
-    def load(self) -> Progress:
+    @using_storage()
+    def load(self) -> list[Trial]:
         """The trials as they are now."""
-        return read_progress(self.study)
+        return [_read_trial(trial) for trial in self._list()]
 
-    @waiting
-    def store(self, name: str, value: Any) -> None:
-        """Store an attribute of the study."""
-        self.study.set_user_attr(name, value)
+    def save(self, **values: Any) -> None:
+        """Store values in ``study.json``."""
+        with self.lock:
+            write_json(self.folder / STUDY_FILE, read_study(self.folder) | values)
 
-    @waiting
-    def take(self, ranges: Mapping[str, Range]) -> Any:
-        """Take a trial that was given back, or draw a new one."""
-        trial = self.study.ask()
-        find_run(trial)  # another process may have stored it since the trials were loaded
-        # by the number of the trial, so that no two workers draw the same values, and a search
+    def store(self) -> list[Trial]:
+        """Store the trials in ``study.json``, too; returns them."""
+        trials = self.load()
+        self.save(trials=[asdict(trial) for trial in trials])
+        return trials
+
+    def locate(self, number: int) -> Path:
+        """The folder of a trial's run."""
+        return self.folder / f"trial-{number}"
+
+    @using_storage()
+    def take(self, ranges: Mapping[str, Range], limits: Limits) -> tuple[HeldTrial | None, str]:
+        """A trial of a lost process, or a new one; without one, the reason to end the search."""
+        with self.lock:
+            training = 0
+            for trial in self._list_running():
+                lock = self._find_lock(trial.number)
+                if not try_lock(lock):
+                    training += 1
+                elif (held := self._continue(trial, lock, ranges)) is not None:
+                    return held, ""
+            end = find_end(self.load(), training, limits)
+            if end:
+                return None, end
+            trial = self.study.ask()
+            lock = self._find_lock(trial.number)
+            lock.acquire()
+            return self._begin(HeldTrial(trial, lock), ranges), ""
+
+    @using_storage()
+    def count_training(self) -> int:
+        """The number of trials that other processes with this folder train."""
+        training = 0
+        for trial in self._list_running():
+            lock = self._find_lock(trial.number)
+            if try_lock(lock):
+                lock.release()
+            else:
+                training += 1
+        return training
+
+    def _continue(
+        self, stored: Any, lock: FileLock, ranges: Mapping[str, Range]
+    ) -> HeldTrial | None:
+        """Continue the trial of a lost process; ``None`` if it fails instead."""
+        held = HeldTrial(import_optuna().trial.Trial(self.study, stored._trial_id), lock)
+        begun = stored.user_attrs.get("begun", 0)
+        if begun < MOST_LOST:
+            return self._begin(held, ranges, begun)
+        self.finish(
+            held, "FAIL", error=f"failed: {begun} processes were lost while they trained it"
+        )
+        lock.release()
+        return None
+
+    def _begin(self, held: HeldTrial, ranges: Mapping[str, Range], begun: int = 0) -> HeldTrial:
+        """Draw the values that a trial does not have yet."""
+        # by the number of the trial, so that no two processes draw the same values, and a search
         # that goes on does not begin again
         self.study.sampler = import_optuna().samplers.TPESampler(
-            seed=derive_seed(self.seed, f"trial {trial.number}") % 2**32,
+            seed=derive_seed(self.seed, f"trial {held.number}") % 2**32,
             multivariate=True,
             constant_liar=True,
         )
         for name, span in ranges.items():
-            draw(trial, name, span)
-        now = time.time()
-        trial.set_user_attr("began", now)
-        trial.set_user_attr("seen", now)
-        return trial
+            draw(held.trial, name, span)
+        held.trial.set_user_attr("begun", begun + 1)
+        return held
 
-    @waiting
-    def find_equal(self, trial: Any) -> int | None:
-        """The number of an earlier trial with the same values, which is stored with the trial."""
-        for other in self.study.get_trials(deepcopy=False)[: trial.number]:
-            if other.params == trial.params and not is_lost(other):
-                trial.set_user_attr("repeats", other.number)
-                return int(other.number)
-        return None
+    def _list(self) -> list[Any]:
+        return self.study.get_trials(deepcopy=False)  # type: ignore[no-any-return]
+
+    def _list_running(self) -> list[Any]:
+        """The trials that a process with this folder trains, or trained when it was lost."""
+        return [
+            trial
+            for trial in self._list()
+            if trial.state.name == "RUNNING"
+            and Path(self._find_lock(trial.number).lock_file).exists()
+        ]
+
+    def _find_lock(self, number: int) -> FileLock:
+        return FileLock(self.folder / f".trial-{number}.lock", thread_local=False)
 
     @contextmanager
-    def holding(self, trial: Any) -> Iterator[None]:
-        """Send signs of life during the block; an error in the block gives the trial back."""
-        is_over = threading.Event()
-        thread = threading.Thread(target=_send_signs, args=(trial, is_over), daemon=True)
-        thread.start()
+    def holding(self, held: HeldTrial) -> Iterator[None]:
+        """Release a trial at the end of the block; an interrupted process does not count as lost.
+
+        The next process continues an interrupted trial.
+        """
         try:
             yield
         except BaseException:
-            # if that fails, other workers notice that the signs of life stop
             with suppress(Exception):
-                _give_back(self.study, trial.number)
+                begun = held.trial.user_attrs["begun"]
+                held.trial.set_user_attr("begun", begun - 1)
             raise
         finally:
-            is_over.set()
-            thread.join(timeout=1)  # while the storage is unreachable, it may wait for a connection
+            held.lock.release()
 
-    @waiting
-    def recover(self) -> None:
-        """Give back the trials of workers that this one has seen silent for too long."""
-        now = time.monotonic()
-        watched = dict(self.signs)
-        self.signs.clear()
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.state.name != "RUNNING":
-                continue
-            sign = trial.user_attrs.get("seen")
-            known, since, until = watched.get(trial.number, (None, now, now))
-            # not watched while this worker trained, or while the storage was unreachable
-            if known != sign or now - until >= SILENT_SECONDS / 2:
-                since = now
-            self.signs[trial.number] = (sign, since, now)
-            if now - since > SILENT_SECONDS:
-                with suppress(TrialLostError):
-                    _give_back(self.study, trial.number, is_silent=True)
+    @using_storage()
+    def find_equal(self, held: HeldTrial) -> int | None:
+        """The number of an earlier trial with the same values, which is stored with the trial."""
+        for other in self._list()[: held.number]:
+            if other.params == held.trial.params:
+                held.trial.set_user_attr("repeats", other.number)
+                return int(other.number)
+        return None
 
-    @waiting
-    def report(self, trial: Any, epoch: int, score: float) -> None:
+    @using_storage()
+    def report(self, held: HeldTrial, epoch: int, score: float) -> None:
         """Store the score of an epoch, unless it was reported before."""
         with warnings.catch_warnings(action="ignore"):
-            trial.report(score, epoch)
+            held.trial.report(score, epoch)
 
-    @waiting
-    def is_worse(self, trial: Any) -> bool:
+    @using_storage()
+    def is_worse(self, held: HeldTrial) -> bool:
         """Whether successive halving stops the trial after the epoch that was reported last."""
-        stored = self.study.get_trials(deepcopy=False)[trial.number]
-        return bool(self.study.pruner.prune(WithoutLost(self.study), stored))
+        return bool(held.trial.should_prune())
 
-    @waiting
+    @using_storage()
     def finish(
-        self, trial: Any, state: str, score: float | None = None, error: str | None = None
+        self, held: HeldTrial, state: str, score: float | None = None, error: str | None = None
     ) -> None:
-        """Store the end of a trial; ``TrialLostError`` if another worker has given it back."""
-        from optuna.trial import TrialState
-
-        stored = self.study.get_trials(deepcopy=False)[trial.number]
-        if stored.state.name == state and not is_lost(stored):
-            return  # the connection was lost after the end had been stored
+        """Store the end of a trial."""
         if error is not None:
-            trial.set_user_attr("error", error)
-        trial.set_user_attr("seen", time.time())
-        try:
-            self.study.tell(trial, score, TrialState[state])
-        except ValueError as lost:  # it was given back just now
-            raise TrialLostError from lost
-
-    @waiting
-    def open_claims(self) -> Trials:
-        """The trials that claim the finals: Optuna gives each to one worker."""
-        name = self.folder.name + CLAIMS
-        claims = import_optuna().create_study(
-            storage=self.storage, study_name=name, load_if_exists=True
-        )
-        return Trials(self.storage, claims, self.folder, self.seed)
-
-    @waiting
-    def find_claim(self) -> Any:
-        """The first trial that runs or has ended well; ``None`` if there is none."""
-        trials = self.study.get_trials(deepcopy=False)
-        names = ("RUNNING", "COMPLETE")
-        return next((trial for trial in trials if trial.state.name in names), None)
+            held.trial.set_user_attr("error", error)
+        self.study.tell(held.trial, score, import_optuna().trial.TrialState[state])
 
 
-@waiting
-def open_trials(place: str | None, folder: Path, settings: Mapping[str, Any]) -> Trials:
+def try_lock(lock: FileLock) -> bool:
+    """Acquire a lock, unless another process has it."""
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
+@using_storage()
+def open_trials(url: str | None, folder: Path, settings: Mapping[str, Any]) -> Trials:
     """Create the study of a search, or open it; ``RunError`` if it belongs to another search."""
     optuna = import_optuna()
-    storage = open_storage(place, folder)
-    metric = Score(settings["metric"], 0.0)
+    lock = FileLock(folder / ".trials.lock", thread_local=False)
+    storage = _open_journal(folder, lock) if url is None else open_database(url)
     # epochs before the first comparison; then three times as many before each next
     least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
-    open_it = functools.partial(
-        optuna.create_study,
+    lower_is_better = Score(settings["metric"], 0.0).lower_is_better
+    study = optuna.create_study(
         storage=storage,
         study_name=folder.name,
-        direction="minimize" if metric.lower_is_better else "maximize",
+        direction="minimize" if lower_is_better else "maximize",
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=least, reduction_factor=REDUCTION
         ),
+        load_if_exists=True,
     )
+    digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if not study.user_attrs and not study.get_trials(deepcopy=False):
+        study.set_user_attr("settings", digest)
+    if study.user_attrs.get("settings") != digest:
+        raise RunError(
+            f"The study {folder.name} in the storage was begun with other settings, images or"
+            " code. Choose another name, or run the same command with the same data, files and"
+            " functions as before."
+        )
+    return Trials(study, folder, settings["seed"], settings["metric"], lock)
+
+
+def _open_journal(folder: Path, lock: FileLock) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    file = folder / JOURNAL
+    if file.is_symlink():
+        raise RunError(f"{file} is a link, and lamina would write to its target. Delete it.")
+    return JournalStorage(JournalFileBackend(str(file), lock_obj=lock))  # type: ignore[arg-type]
+
+
+def open_database(url: str) -> Any:
+    """Open a PostgreSQL database; ``RunError`` if that fails."""
+    optuna = import_optuna()
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    shown = hide_password(url)
     try:
-        study = open_it()
-        study.set_user_attr("settings", settings)
-    except optuna.exceptions.DuplicatedStudyError:
-        study = open_it(load_if_exists=True)
-    stored = _await_settings(study)
-    if stored is None and not study.get_trials(deepcopy=False):  # the first worker was killed
-        study.set_user_attr("settings", settings)
-    else:
-        check_settings(f"The study {folder.name} in the storage", stored, settings)
-    return Trials(storage, study, folder, settings["seed"])
+        parsed = make_url(url)
+        is_postgres = parsed.drivername.partition("+")[0] in ("postgresql", "postgres")
+    except Exception:  # of SQLAlchemy, or a port that is not a number
+        is_postgres = False
+    if not is_postgres or "@" in (parsed.host or ""):
+        raise RunError(
+            f"storage is {shown!r}, which is not the URL of a PostgreSQL database. Use"
+            " postgresql://USER@HOST/DATABASE, with the password in ~/.pgpass; in a URL, write %40"
+            " for @. Machines that share the folder of the study need no storage."
+        )
+    # A new connection for each transaction, so that none is left open, or found dead after the
+    # server has restarted.
+    options = {
+        "poolclass": NullPool,
+        "connect_args": {"connect_timeout": 10, "tcp_user_timeout": 30_000},  # s, ms
+    }
+    place = parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    open_it = functools.partial(optuna.storages.RDBStorage, place, engine_kwargs=options)
+    try:
+        try:
+            return open_it()
+        except SQLAlchemyError:  # the server restarts, or another worker creates the tables
+            time.sleep(OPENING_PAUSE_SECONDS)
+            return open_it()
+    except ImportError as error:
+        raise RunError(f"{error} For PostgreSQL, run pip install 'lamina[tune]'.") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = explain(error, url)
+        raise RunError(f"Cannot open the database {shown}: {reason}.") from None
 
 
-def _await_settings(study: Any) -> Any:
-    """The settings of a study, which the worker that has just created it may not have stored."""
-    until = time.monotonic() + CREATING_SECONDS
-    while (stored := study.user_attrs.get("settings")) is None:
-        if study.get_trials(deepcopy=False) or time.monotonic() > until:
-            break
-        time.sleep(CREATING_SECONDS / 20)
-    return stored
+def _read_trial(trial: Any) -> Trial:
+    """A trial of Optuna, with the last known score; ``ValueError`` for values of other types."""
+    error = trial.user_attrs.get("error")
+    score = trial.value
+    if score is None:
+        score = trial.intermediate_values.get(trial.last_step)
+    if error:  # one that diverged has the worst score, perhaps infinity
+        score = None
+    values = {
+        "trial": trial.number,
+        "state": "repeated" if "repeats" in trial.user_attrs else trial.state.name.lower(),
+        "score": score,
+        "epoch": trial.last_step,
+        "seconds": None if trial.duration is None else trial.duration.total_seconds(),
+        "error": error,
+        "values": trial.params,
+    }
+    return from_json_values(Trial, values, f"trial {trial.number}")
 
 
-def read_progress(study: Any) -> Progress:
-    """The trials of a study of Optuna; ``RunError`` if lamina has not written them."""
-    with blaming("The storage of the study", REMEDY):  # values of any type may be at any place
-        stored = from_json_values(Stored, study.user_attrs, "study")
-        trials = study.get_trials(deepcopy=False)
-        for trial in trials:
-            _check_trial(trial)
-        ranked = stored.finals.ranked if stored.finals else ()
-        if len(ranked) > MOST_FINALISTS or not set(ranked) <= set(range(len(trials))):
-            raise ValueError(f"the finals list the trials {ranked}")
-        metric = Score(stored.settings["metric"], 0.0)
-    return Progress(trials, metric, stored.limits, stored.finals, stored.result)
+def find_end(trials: Sequence[Trial], training: int, limits: Limits) -> str:
+    """Why no further trial begins while others train so many; empty if one does."""
+    last = trials[-MOST_REPEATS:]
+    if len(last) == MOST_REPEATS and all(trial.state == "repeated" for trial in last):
+        return f"{MOST_REPEATS} trials in a row had the values of earlier ones"
+    counted = training + sum(trial.is_counted for trial in trials)
+    if counted >= limits.trials:
+        return f"it has {limits.trials} trials"
+    if time.monotonic() + measure_run(trials, limits.run_seconds) > limits.until:
+        return "the time for trials is over"
+    return ""
 
 
-def _check_trial(trial: Any) -> None:
-    """Raise ``ValueError`` if a trial has a value that lamina does not store."""
-    where = f"trial {trial.number}"
-    stored = {"run": trial.number, **trial.user_attrs, "values": trial.values}
-    stored |= {"scores": trial.intermediate_values, "params": trial.params}
-    from_json_values(Attributes, stored, where)
-    find_run(trial)
-    has_ended = trial.values is not None and trial.duration is not None
-    are_epochs = all(isinstance(epoch, int) for epoch in trial.intermediate_values)
-    if not are_epochs or (trial.state.name == "COMPLETE" and not has_ended):
-        raise ValueError(f"{where} has values that lamina does not store")
+def measure_run(trials: Sequence[Trial], expected: float) -> float:
+    """The median seconds of the trials that were trained to the end."""
+    seconds = [
+        trial.seconds
+        for trial in trials
+        if trial.state == "complete" and trial.seconds is not None and trial.error is None
+    ]
+    return statistics.median(seconds) if seconds else expected
 
 
-def find_run(trial: Any) -> int:
-    """The number in the name of a trial's run: of the first trial with its values."""
-    run = trial.user_attrs.get("run", trial.number)
-    if type(run) is not int or not 0 <= run <= trial.number:
-        raise damaged(f"Trial {trial.number}", f"its run is {run!r}", REMEDY)
-    return run
+def rank(trials: Sequence[Trial], metric: str) -> list[Trial]:
+    """The trials with a score, best first; stopped ones come last, by epochs, most first."""
+    sign = 1 if Score(metric, 0.0).lower_is_better else -1
+    ended = [trial for trial in trials if trial.state in ("complete", "pruned")]
+
+    def order(trial: Trial) -> tuple[float, float]:
+        epochs = math.inf if trial.state == "complete" else trial.epoch or 0
+        return -epochs, sign * (trial.score or 0.0)
+
+    return sorted((trial for trial in ended if trial.score is not None), key=order)
 
 
-def is_lost(trial: Any) -> bool:
-    """Whether a trial was given back, so that a later trial has its values."""
-    return trial.state.name == "FAIL" and "error" not in trial.user_attrs
+def read_state(folder: Path) -> State:
+    """The state of a tuning; ``RunError`` if the folder contains none, or if it is damaged."""
+    stored = read_study(folder)
+    if "over" not in stored.get("settings", {}):
+        raise RunError(f"{folder} contains no tuning. Start one with lamina tune NET --over …")
+    return parse_event(State, stored, folder / STUDY_FILE)
 
 
-def store_table(folder: Path, progress: Progress) -> None:
-    """Store the trials as a table, which the report page shows."""
-    with suppress(OSError):  # a full disk
-        write_json(folder / TABLE, {"trials": list_trials(progress.trials)})
+def describe_values(values: Mapping[str, Any]) -> str:
+    """``lr 0.0312, batch_size 100``; numbers have three digits."""
+    parts = []
+    for name, value in values.items():
+        if isinstance(value, float):
+            value = f"{value:.3g}"
+        parts.append(f"{name} {value}")
+    return ", ".join(parts)
 
 
-def read_table(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the table that a worker with this folder stored last."""
-    file = folder / TABLE
-    if not file.exists():
-        return []
-    return [asdict(row) for row in parse_event(Table, read_object(file), file).trials]
-
-
-def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:
-    """The rows of a table of trials, with the last known scores, under the numbers of their runs.
-
-    Trials that were given back have their rows where they are continued.
-    """
+def tabulate_trials(
+    trials: Sequence[Trial], metric: str
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """The headings and rows of a table of trials."""
+    score = Score(metric, 0.0)
+    heads = ("trial", "values", "state", f"val {score.title}", "epoch", "seconds")
     rows = []
     for trial in trials:
-        if is_lost(trial):
-            continue
-        error = trial.user_attrs.get("error")
-        score = trial.value
-        if score is None:
-            score = trial.intermediate_values.get(trial.last_step)
-        if error:  # one that diverged has the worst score, perhaps infinity
-            score = None
-        row = {
-            "trial": find_run(trial),
-            "state": trial.state.name.lower(),
-            "score": score,
-            "epoch": trial.last_step,
-            "seconds": None if trial.duration is None else trial.duration.total_seconds(),
-            "error": error,
-            "values": trial.params,
-        }
-        rows.append(row)
-    return sorted(rows, key=lambda row: row["trial"])
-
-
-def _send_signs(trial: Any, is_over: threading.Event) -> None:
-    while not is_over.wait(BEAT_SECONDS):
-        with suppress(Exception):
-            trial.set_user_attr("seen", time.time())
-
-
-def _give_back(study: Any, number: int, *, is_silent: bool = False) -> None:
-    """End a trial, and queue its values again; ``TrialLostError`` if another worker has done so.
-
-    A trial whose workers were silent too often fails: it may be what kills them.
-    """
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState, create_trial
-
-    trial = study.get_trials(deepcopy=False)[number]
-    try:
-        study.tell(number, state=TrialState.FAIL)
-    except (ValueError, UpdateFinishedTrialError) as error:
-        raise TrialLostError from error
-    lost = trial.user_attrs.get("lost", 0) + is_silent
-    attributes = {"run": find_run(trial), "lost": lost}
-    state = TrialState.WAITING
-    if lost == MOST_LOST:
-        state = TrialState.FAIL
-        attributes["error"] = f"failed: {lost} workers were lost while they trained it"
-    again = create_trial(
-        state=state,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=attributes,
-        system_attrs=trial.system_attrs,
-        intermediate_values=trial.intermediate_values,
-    )
-    study.add_trial(again)
+        state = trial.error or trial.state.replace("pruned", "stopped")
+        value = "" if trial.score is None else score.format(trial.score)
+        seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
+        epoch = str(trial.epoch or "")
+        values = describe_values(trial.values)
+        rows.append((str(trial.trial), values, state, value, epoch, seconds))
+    return heads, rows

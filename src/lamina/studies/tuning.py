@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 
 from lamina.data import Dataset, Images, load_data
 from lamina.data.load import as_dataset
@@ -25,7 +26,7 @@ from lamina.errors import (
     check_type,
     plural,
 )
-from lamina.files import LockedError, check_name, write_json
+from lamina.files import check_name, write_json
 from lamina.markup import card
 from lamina.nets import Net
 from lamina.runs.folder import STUDY_FILE
@@ -42,27 +43,10 @@ from lamina.studies.experiment import (
     time_experiment,
 )
 from lamina.studies.experiment_text import Source, Variant, find_source, parse_experiment
-from lamina.studies.finals import (
-    Tuned,
-    count_trainings,
-    iter_finals,
-    plan_finals,
-    rank_finalists,
-    read_final,
-    write_final,
-)
+from lamina.studies.finals import Tuned, count_finals, iter_finals
 from lamina.studies.forks import Jobs, check_jobs
 from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable
-from lamina.studies.storage import (
-    JOURNAL,
-    LONGEST_PAUSE_SECONDS,
-    TrialLostError,
-    list_outages,
-    load_study,
-    open_storage,
-    wait_for,
-)
 from lamina.studies.study import (
     RunSetup,
     check_settings,
@@ -74,16 +58,18 @@ from lamina.studies.study import (
     warn_of_unread,
 )
 from lamina.studies.trials import (
-    FinalsPlan,
+    JOURNAL,
+    HeldTrial,
     Limits,
-    Progress,
+    Trial,
     Trials,
-    find_run,
-    list_trials,
+    list_outages,
+    measure_run,
     open_trials,
-    read_progress,
-    read_table,
-    store_table,
+    rank,
+    read_state,
+    try_lock,
+    using_storage,
 )
 from lamina.targets import Score
 from lamina.text import hide_password
@@ -98,7 +84,6 @@ DEFAULT_TRIALS = 30
 FIGURE = "trials.png"
 IMPORTANCES = "importances.png"
 LEAST_FOR_IMPORTANCES = 20  # finished trials
-MOST_REPEATS = 10  # trials in a row that repeat earlier values, after which the search ends
 LOOK_SECONDS = 1.0  # between two looks at the trials of other workers
 
 
@@ -108,31 +93,28 @@ class Study:
 
     Attributes:
         path: Folder of the study.
-        storage: URL of its database, or path of its journal file; ``None`` for the file in the
-            folder.
     """
 
     path: Path | str
-    storage: str | None = field(default=None, repr=False)  # it may contain a password
 
     @property
     def result(self) -> Tuned | None:
         """The result; ``None`` before the end."""
-        return read_final(Path(self.path))
+        return read_result(Path(self.path))
 
     @property
     def trials(self) -> polars.DataFrame:
-        """One row per trial.
+        """One row per trial, as they were when a process with this folder last ended one.
 
         The columns are ``trial``, ``state``, ``score`` (on ``val``), ``epoch``, ``seconds``,
         ``error`` and one for each tuned setting.
 
         Raises:
-            RunError: The folder contains no study, or its database cannot be reached.
+            RunError: The folder contains no study.
         """
         import polars
 
-        rows = list_stored(Path(self.path), self.storage)
+        rows = [asdict(trial) for trial in read_state(Path(self.path)).trials]
         for row in rows:
             row |= {
                 f"{key}_value" if key in row else key: value
@@ -158,6 +140,7 @@ def tune(
     trials: int | None = None,
     seconds: float | None = None,
     storage: str | None = None,
+    worker: bool = False,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     jobs: int | None = None,
@@ -177,10 +160,11 @@ def tune(
         net_over: Ranges of the sizes in ``net``, such as ``{"width": "32..256"}``.
         given: Settings of the recipe that are not searched.
         trials: Number of trials of all workers, at least 2; by default 30.
-        seconds: Time limit in place of a number of trials. At least half of it is for the search.
+        seconds: Time limit of this call in place of a number of trials. At least half of it is for
+            the search.
         storage: For workers on several machines, each of which makes this call: URL of a PostgreSQL
-            database, or path of a file on a disk that they share. By default, a file in the study's
-            folder, for the processes of one machine.
+            database. By default, a file in the study's folder, for processes with this folder.
+        worker: Train trials only; another call trains the finals.
         name: Name of the study. By default, it follows from the settings, so that the same call
             continues the study; with your own functions or modules, the study is new.
         runs_dir: Folder of the study.
@@ -198,7 +182,7 @@ def tune(
     """
     check_type(over, (Mapping,), "over", 'a dictionary, such as {"lr": "1e-4..1e-1:log"}')
     check_type(net_over, (Mapping,), "net_over", 'a dictionary, such as {"width": "32..256"}')
-    check_type(storage, (str,), "storage", "the URL of a database or the path of a file")
+    check_type(storage, (str,), "storage", "the URL of a database")
     check_repeatable(net)
     check_jobs(jobs)
     source = Source("")
@@ -234,8 +218,9 @@ def tune(
     if name is None:
         name = name_free(folder, "tune") if search.code else search.name
     path = folder / name
-    follow_study(iter_tuning(path, search, storage, limits), progress)
-    return Study(path, storage)
+    events = iter_tuning(path, search, storage, limits, is_worker=worker)
+    follow_study(events, progress)
+    return Study(path)
 
 
 def draw_val(dataset: Dataset) -> Dataset:
@@ -257,92 +242,87 @@ def find_limits(search: Search, trials: int | None, seconds: float | None) -> Li
     if trials is not None and trials < 2:
         raise RecipeError(f"trials is {trials}; a search needs at least 2. Use 30.")
     search.check()
-    return Limits(trials, seconds)
+    if seconds is not None:
+        return Limits(seconds=seconds)
+    return Limits(trials or DEFAULT_TRIALS)
 
 
-def _agree_on_limits(limits: Limits, trials: Trials) -> Events[Limits]:
-    """Store the given limits; without any, the limits of the study, or the default."""
-    if limits == Limits():
-        progress = yield from trials.load()
-        limits = progress.limits
-    if limits == Limits():
-        limits = Limits(DEFAULT_TRIALS)
-    yield from trials.store("limits", asdict(limits))
-    return limits
-
-
-def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
-    """Search with all other workers of the study; then one of them trains the finals."""
+def iter_tuning(
+    path: Path, search: Search, storage: str | None, limits: Limits, *, is_worker: bool = False
+) -> Events[None]:
+    """Search with all other workers of the study; then, unless it is a worker, train the finals."""
+    began = time.monotonic()
     settings = search.to_json()
     place = None if storage is None else hide_password(storage)
     state = {"settings": settings, "storage": place}
     _check_folder(path, state)
-    known = read_final(path)
+    known = read_result(path)
     if known is not None:
-        ended = f"ended with {plural(known.trials, 'trial', 'trials')}"
-        yield Decision("search", ended, "for another search, choose another name")
-        yield known
+        yield from _repeat_result(known)
         return
     example, decisions = search.example
     expected = time_experiment(example)
-    if not (path / STUDY_FILE).exists():
-        needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
-        if limits.seconds is not None and limits.seconds < needed:
-            raise RecipeError(
-                f"The time limit is {limits.seconds:.0f} s, but a run takes about"
-                f" {expected:.1f} s, and the shortest search with its finals {needed:.0f} s. Use"
-                f" --time {math.ceil(needed)}s, fewer epochs, or a smaller net."
-            )
+    final_seconds = 0.0
+    if not is_worker:
+        final_seconds = _count_finals(search, finals.FINALISTS) * expected
+    if limits.seconds < 2 * final_seconds:
+        raise RecipeError(
+            f"The time limit is {limits.seconds:.0f} s, but a run takes about {expected:.1f} s, and"
+            f" the shortest search with its finals {2 * final_seconds:.0f} s. Use --time"
+            f" {math.ceil(2 * final_seconds)}s, fewer epochs, or a smaller net."
+        )
+    until = began + limits.seconds - final_seconds
+    limits = replace(limits, until=until, run_seconds=expected)
     if storage is None:
         _create_folder(path, state)
-    trials = yield from open_trials(storage, path, settings)
+    trials = open_trials(storage, path, settings)
     _create_folder(path, state)
-    limits = yield from _agree_on_limits(limits, trials)
     yield from decisions
     recipe = describe_recipe(example.recipe)
     yield Decision("settings", recipe, "of the recipe, except for the searched ones")
     resume = "to resume, or to help with another process, run the command again"
-    length = f"{limits}, {format_minutes(expected)} for each run"
+    length = str(limits) if is_worker else f"{limits}, then finals"
+    length += f", {format_minutes(expected)} for each run"
     yield Decision("search", f"{search}; {length}; in {path}", resume)
-    runs = min(limits.trials or math.inf, torch.get_num_threads())
+    runs = min(limits.trials, torch.get_num_threads())
     with closing(Jobs(search.setup.jobs, int(runs))) as jobs:
         yield from jobs.announce()
-        jobs.start_helpers(partial(_help, path, search, storage, expected))
-        for event in iter_computing_with(jobs.threads, iter_search(search, trials, expected)):
+        jobs.start_helpers(partial(_help, path, search, storage, limits))
+        for event in iter_computing_with(jobs.threads, iter_search(search, trials, limits)):
             yield event
             yield from jobs.iter_help(Tried)
         yield from jobs.iter_help(Tried, seconds=None)
-    claims = yield from trials.open_claims()
-    claim = yield from _claim_finals(claims)
-    if claim is None:
-        yield from _report_finals(trials)
+        if not is_worker:
+            yield from _await_others(trials)
+        # the trials of processes that were lost meanwhile
+        end = yield from iter_computing_with(jobs.threads, iter_search(search, trials, limits))
+    yield Decision("search", "ended", end)
+    if is_worker:
+        trials.store()
         return
-    with claims.holding(claim):
-        tuned = yield from _iter_finals(search, trials, expected)
-        # stored for all workers first: a worker with the file no longer looks into the storage
-        yield from trials.store("result", tuned.to_json())
-        write_final(path, tuned)
-        yield tuned
-        with suppress(TrialLostError):  # this process was suspended, and another has trained them
-            yield from claims.finish(claim, "COMPLETE", 0.0)
+    yield from _iter_finals(search, trials, measure_run(trials.load(), expected))
 
 
-def _help(path: Path, search: Search, storage: str | None, expected: float) -> Events[None]:
+def _count_finals(search: Search, finalists: int) -> int:
+    has_test = search.dataset.test is not None
+    return count_finals(finalists, search.base is not None, has_test)
+
+
+def _help(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
     """Search in another process, until there is nothing to train."""
-    trials = yield from open_trials(storage, path, search.to_json())
-    yield from iter_search(search, trials, expected, is_helper=True)
+    trials = open_trials(storage, path, search.to_json())
+    yield from iter_search(search, trials, limits)
 
 
-def _report_finals(trials: Trials) -> Events[None]:
-    """The result of finals that another process trains; if there is none yet, who has them."""
-    progress = yield from trials.load()
-    store_table(trials.folder, progress)
-    reason = "if that process is lost, run the command again"
-    yield Decision("finals", "another process is training them, or has trained them", reason)
-    if progress.result is None:
-        return
-    tuned = parse_event(Tuned, progress.result, "The storage of the study")
-    write_final(trials.folder, tuned)
+def read_result(path: Path) -> Tuned | None:
+    """The result of a tuning that has ended."""
+    result = read_study(path).get("result")
+    return None if result is None else parse_event(Tuned, result, path / STUDY_FILE)
+
+
+def _repeat_result(tuned: Tuned) -> Events[None]:
+    ended = f"ended with {plural(tuned.trials, 'trial', 'trials')}"
+    yield Decision("search", ended, "for another search, choose another name")
     yield tuned
 
 
@@ -372,6 +352,46 @@ def _create_folder(path: Path, state: Mapping[str, Any]) -> None:
             write_json(path / STUDY_FILE, state)
 
 
+def iter_search(search: Search, trials: Trials, limits: Limits) -> Events[str]:
+    """Train trials until none is left to begin; returns the reason."""
+    while True:
+        held, end = trials.take(search.ranges, limits)
+        if held is None:
+            return end
+        yield from _iter_trial(search, trials, held)
+
+
+def _await_others(trials: Trials) -> Events[None]:
+    """Wait for the trials of other processes with this folder."""
+    count = trials.count_training()
+    if count:
+        others = plural(count, "trial", "trials")
+        yield Decision("waiting", f"for {others} of other processes", "Ctrl-C stops waiting")
+    while trials.count_training():
+        time.sleep(LOOK_SECONDS)
+
+
+def _iter_trial(search: Search, trials: Trials, held: HeldTrial) -> Events[None]:
+    """Train one trial, from its checkpoint if it has one."""
+    with trials.holding(held):
+        trials.store()
+        ending = yield from _train(search, trials, held)
+        error = ending.words if ending.is_error else None
+        trials.finish(held, ending.state, ending.score, error)
+    stored = trials.store()
+    folder = trials.locate(held.number)
+    run = str(folder) if folder.exists() else ""
+    score = None
+    if ending.score is not None and not ending.is_error:
+        score = Score(trials.metric, ending.score)
+    best = None
+    complete = [trial for trial in stored if trial.state == "complete"]
+    if ranked := rank(complete, trials.metric):
+        best = Score(trials.metric, ranked[0].score or 0.0)
+    done = sum(trial.is_counted for trial in stored)
+    yield Tried(held.number, held.trial.params, score, ending.words, run, done, best)
+
+
 @dataclass(frozen=True)
 class Ending:
     """How a trial ended."""
@@ -382,99 +402,27 @@ class Ending:
     is_error: bool = True
 
 
-def find_end(progress: Progress, expected: float) -> str:
-    """Why no further trial begins if a run takes ``expected`` seconds; empty if one does."""
-    if progress.finals is not None:
-        return "its finals have begun"
-    if progress.select("WAITING"):  # trials that were given back
-        return ""
-    limits = progress.limits
-    last = progress.trials[-MOST_REPEATS:]
-    if len(last) == MOST_REPEATS and all("repeats" in trial.user_attrs for trial in last):
-        return f"{MOST_REPEATS} trials in a row had the values of earlier ones"
-    if limits.trials is not None and len(progress.counted) >= limits.trials:
-        return f"it has {limits.trials} trials"
-    if limits.seconds is not None:
-        # a trial that begins later would end in the time of the finals
-        training = progress.measure(expected)
-        reserved = limits.seconds / 2
-        if training:
-            reserved = min(reserved, count_trainings(*finals.PLANS[0]) * training)
-        if reserved + training + progress.used_seconds >= limits.seconds:
-            return "the rest of the time is for the finals"
-    return ""
-
-
-def iter_search(
-    search: Search, trials: Trials, expected: float, *, is_helper: bool = False
-) -> Events[None]:
-    """Train trials until the search ends; waits for other workers, unless it is a helper."""
-    is_waiting = False
-    while True:
-        yield from trials.recover()
-        progress = yield from trials.load()
-        end = find_end(progress, expected)
-        running = len(progress.select("RUNNING"))
-        if not end:
-            is_waiting = False
-            yield from _iter_trial(search, trials)
-        elif progress.finals is not None or not running:
-            yield Decision("search", "ended", end)
-            return
-        elif is_helper:
-            return
-        else:  # if another worker is lost, this one trains its trial
-            if not is_waiting:
-                others = plural(running, "trial", "trials")
-                reason = "a lost process is noticed after a minute; Ctrl-C stops waiting"
-                yield Decision("waiting", f"for {others} of other processes", reason)
-            is_waiting = True
-            time.sleep(LOOK_SECONDS)
-
-
-def _iter_trial(search: Search, trials: Trials) -> Events[None]:
-    """Train one trial, or continue one that was given back."""
-    try:
-        trial = yield from trials.take(search.ranges)
-        with trials.holding(trial):
-            ending = yield from _train(search, trials, trial)
-            error = ending.words if ending.is_error else None
-            yield from trials.finish(trial, ending.state, ending.score, error)
-    except TrialLostError:
-        reason = "this one was silent for too long"
-        yield Decision("warning", "another process continues this trial", reason)
-        return
-    progress = yield from trials.load()
-    store_table(trials.folder, progress)
-    folder = trials.locate(trial)
-    run = str(folder) if folder.exists() else ""
-    score = None
-    if ending.score is not None and not ending.is_error:
-        score = Score(search.metric, ending.score)
-    best = progress.find_best()
-    yield Tried(find_run(trial), trial.params, score, ending.words, run, progress.ended, best)
-
-
-def _train(search: Search, trials: Trials, trial: Any) -> Events[Ending]:
+def _train(search: Search, trials: Trials, held: HeldTrial) -> Events[Ending]:
     """Train a trial; returns how it ended."""
-    not_of_values: tuple[type[Exception], ...] = (TrialLostError, RunError, *list_outages())
     try:
-        # waits for an unreachable storage, but not after an OSError of the user's function
-        experiment = yield from wait_for(partial(search.make, trial))
-        earlier = yield from trials.find_equal(trial)
+        experiment = search.make(held.trial.params, held.trial)
+        earlier = trials.find_equal(held)
         if earlier is not None:
             return Ending("FAIL", f"not trained: trial {earlier} has the same values")
-        epoch = yield from _iter_until_stopped(search, trials, trial, experiment)
+        epoch = yield from _iter_until_stopped(search, trials, held, experiment)
         if epoch is not None:
             words = f"stopped after epoch {epoch}, not among the best third"
             return Ending("PRUNED", words, is_error=False)
-        score = score_on(load_run(trials.locate(trial)), "val")
+        score = score_on(load_run(trials.locate(held.number)), "val")
         return Ending("COMPLETE", "finished", score, is_error=False)
     except NotFiniteError as error:  # the worst score, so that the sampler avoids these values
-        worst = Score(search.metric, 0.0)
+        worst = Score(trials.metric, 0.0)
         return Ending("COMPLETE", f"diverged: {error}", worst.bounds[worst.lower_is_better])
-    except not_of_values:
+    except RunError:  # of the folder or the storage, and not of the values
         raise
+    except list_outages():  # while a function draws from the storage
+        with using_storage():
+            raise
     except LaminaError as error:
         return Ending("FAIL", f"failed: {error}")
     except Exception as error:  # of the user's function
@@ -482,101 +430,83 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[Ending]:
 
 
 def _iter_until_stopped(
-    search: Search, trials: Trials, trial: Any, experiment: Experiment
+    search: Search, trials: Trials, held: HeldTrial, experiment: Experiment
 ) -> Events[int | None]:
     """The events of a trial; returns the epoch after which successive halving stopped it."""
-    candidate = Candidate.of(experiment)
-    setup = search.setup.at(trials.locate(trial))
+    setup = search.setup.at(trials.locate(held.number))
     halving_epochs = 0 if "epochs" in search.over else experiment.recipe.epochs // 2
-    is_waiting = False
-    while True:
-        try:
-            with closing(iter_planned(candidate, None, setup)) as events:
-                for event in events:
-                    yield event
-                    if isinstance(event, Epoch) and event.score is not None:
-                        yield from trials.report(trial, event.epoch, event.score.value)
-                        if event.epoch <= halving_epochs and (yield from trials.is_worse(trial)):
-                            return event.epoch
-            return None
-        except LockedError as error:
-            if not is_waiting:
-                what = "for a process that was silent for too long, but has not ended"
-                yield Decision("waiting", what, str(error))
-            is_waiting = True
-            time.sleep(LONGEST_PAUSE_SECONDS)
-
-
-def _claim_finals(claims: Trials) -> Events[Any]:
-    """Claim the finals; ``None`` if another process trains them, or has done so."""
-    signs = set()  # of life; a second sign comes from a living process
-    while True:
-        yield from claims.recover()
-        other = yield from claims.find_claim()
-        if other is None:
-            break
-        signs.add((other.number, other.user_attrs.get("seen")))
-        if other.state.name == "COMPLETE" or len(signs) > 1:
-            return None
-        time.sleep(LOOK_SECONDS)
-    claim = yield from claims.take({})
-    first = yield from claims.find_claim()
-    if first.number == claim.number:
-        return claim
-    yield from claims.finish(claim, "FAIL", error="another process was first")
+    with closing(iter_planned(Candidate.of(experiment), None, setup)) as events:
+        for event in events:
+            yield event
+            if isinstance(event, Epoch) and event.score is not None:
+                trials.report(held, event.epoch, event.score.value)
+                if event.epoch <= halving_epochs and trials.is_worse(held):
+                    return event.epoch
     return None
 
 
-def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tuned]:
-    """Train the finals as they are planned, or as many as fit into the time left."""
-    progress = yield from trials.load()
-    expected = progress.measure(expected)
-    plan = progress.finals
-    if plan is None:
-        seconds = progress.limits.seconds
-        left = None if seconds is None else seconds - progress.used_seconds
-        count, seeds, tests = plan_finals(expected, left)
-        if search.dataset.test is None:
-            tests = 0
-        plan = FinalsPlan(tuple(rank_finalists(progress)[:count]), seeds, tests)
-        yield from trials.store("finals", asdict(plan))
-    count = len(plan.ranked)
-    longest = count_trainings(count, plan.seeds, plan.tests, search.base is not None)
-    rivals = plural(count, "trial", "trials")
-    if search.base is not None:
-        rivals += " and the recipe"
-    length = f"{longest} runs, {format_minutes(longest * expected)}"
-    how = f"{rivals}, each with {plural(plan.seeds, 'new seed', 'new seeds')}"
-    if plan.tests:
-        how += f"; the winner is tested with {plan.tests} fresh seeds"
-    yield Decision("finals", how, length)
-    store_table(trials.folder, progress)
+def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[None]:
+    """Train the finals, unless another process with this folder trains them."""
+    folder = trials.folder
+    lock = FileLock(folder / ".finals.lock", thread_local=False)
+    if not try_lock(lock):
+        again = "when it has ended, run the command again for the result"
+        yield Decision("finals", "another process is training them", again)
+        return
     try:
-        draw_study(trials.study, progress, trials.folder)
-    except Exception as error:  # of Optuna, matplotlib or the disk
-        yield Decision("warning", "the figures of the trials could not be drawn", str(error))
-    return (yield from iter_finals(search, trials.folder, progress, plan))
+        known = read_result(folder)
+        if known is not None:
+            yield from _repeat_result(known)
+            return
+        finalists = _choose_finalists(trials)
+        count = _count_finals(search, len(finalists))
+        rivals = plural(len(finalists), "trial", "trials")
+        if search.base is not None:
+            rivals += " and the recipe"
+        how = f"{rivals}, each with {plural(finals.SEEDS, 'new seed', 'new seeds')}"
+        if search.dataset.test is not None:
+            how += (
+                f"; the winner is tested with {plural(finals.TESTS, 'fresh seed', 'fresh seeds')}"
+            )
+        yield Decision("finals", how, f"{count} runs, {format_minutes(count * expected)}")
+        stored = trials.store()
+        try:
+            draw_study(trials, stored)
+        except Exception as error:  # of Optuna, matplotlib or the disk
+            yield Decision("warning", "the figures of the trials could not be drawn", str(error))
+        tuned = yield from iter_finals(search, folder, stored, finalists)
+        trials.save(result=tuned.to_json())
+        yield tuned
+    finally:
+        lock.release()
 
 
-def draw_study(study: Any, progress: Progress, folder: Path) -> None:
+def _choose_finalists(trials: Trials) -> tuple[int, ...]:
+    """The numbers of the best trials; those that were chosen before, if finals have begun."""
+    stored = trials.store()
+    chosen = read_state(trials.folder).finalists
+    if chosen is not None:
+        return chosen
+    ranked = rank(stored, trials.metric)
+    if not ranked:
+        errors = [f" The last trial {trial.error}" for trial in stored if trial.error]
+        last = "".join(errors[-1:])
+        raise RunError(
+            "No trial has a score, so there is no result. Search other ranges, or allow more"
+            f" time.{last}"
+        )
+    numbers = tuple(trial.trial for trial in ranked[: finals.FINALISTS])
+    trials.save(finalists=numbers)
+    return numbers
+
+
+def draw_study(trials: Trials, stored: Sequence[Trial]) -> None:
     """Draw the trials and, if enough were trained to the end, how much each value matters."""
     from lamina.drawing.style import save_figure  # loads matplotlib
     from lamina.drawing.trial_figure import draw_importances, draw_trials
 
-    finished = len(progress.rank("COMPLETE"))
-    metric = progress.metric.name
-    if finished:
-        save_figure(draw_trials(study, metric), folder / FIGURE)
-    if finished >= LEAST_FOR_IMPORTANCES:
-        save_figure(draw_importances(study, metric), folder / IMPORTANCES)
-
-
-def list_stored(path: Path, storage: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a study's trials: from its storage or, if that is elsewhere, from its folder.
-
-    lamina never opens a storage that only a folder names.
-    """
-    if storage is None and not (path / JOURNAL).exists():
-        return read_table(path)
-    study = load_study(open_storage(storage, path), path.name)
-    return list_trials(read_progress(study).trials)
+    complete = [trial for trial in stored if trial.state == "complete" and trial.error is None]
+    if complete:
+        save_figure(draw_trials(trials.study, trials.metric), trials.folder / FIGURE)
+    if len(complete) >= LEAST_FOR_IMPORTANCES:
+        save_figure(draw_importances(trials.study, trials.metric), trials.folder / IMPORTANCES)

@@ -12,13 +12,13 @@ import pytest
 from lamina.errors import NotFiniteError
 from lamina.evaluation.comparing import ScoreTables, compare_tables
 from lamina.studies import finals
-from lamina.studies.finals import FinalsPlan, Tuned, iter_finals
+from lamina.studies.finals import Tuned, iter_finals
 from lamina.studies.study import RunSetup
-from lamina.targets import Score
+from lamina.studies.trials import Trial
 from support.searches import finish
 
 IMAGES = 400
-FINALISTS = 5
+FINALISTS = finals.FINALISTS
 
 
 @dataclass
@@ -41,7 +41,7 @@ class SimulatedSearch:
     title = "net:best"
     metric = "accuracy"
     seed = 0
-    dataset = None
+    dataset = SimpleNamespace(test="drawn")
     setup = RunSetup()
 
     def __init__(
@@ -55,8 +55,8 @@ class SimulatedSearch:
         ]
         self.diverging: set[tuple[int, int]] = set()
 
-    def make(self, trial: SimpleNamespace) -> SimulatedExperiment:
-        return self.others[trial.number]
+    def make(self, values: dict[str, float]) -> SimulatedExperiment:
+        return self.others[int(values["lr"])]
 
 
 class SimulatedJobs:
@@ -99,26 +99,20 @@ def simulated(monkeypatch):
     monkeypatch.setattr(finals, "score_on", lambda run, split: float(run.hits[split].mean()))
 
 
-def end(
-    search: SimulatedSearch,
-    folder: Path,
-    plan: tuple[int, int, int],
-    stopped: tuple[int, ...] = (),
-) -> Tuned:
+def end(search: SimulatedSearch, folder: Path, stopped: tuple[int, ...] = ()) -> Tuned:
     trials = [
-        SimpleNamespace(
-            number=number,
-            value=0.5,
-            state=SimpleNamespace(name="PRUNED" if number in stopped else "COMPLETE"),
-            params={"lr": float(number)},
-            user_attrs={"run": number},
+        Trial(
+            trial=number,
+            state="pruned" if number in stopped else "complete",
+            score=0.5,
+            epoch=1,
+            seconds=1.0,
+            error=None,
+            values={"lr": float(number)},
         )
         for number in range(FINALISTS)
     ]
-    progress = SimpleNamespace(metric=Score("accuracy", 0.0), trials=trials, counted=trials)
-    return finish(
-        iter_finals(search, folder, progress, FinalsPlan(tuple(range(plan[0])), *plan[1:]))
-    )
+    return finish(iter_finals(search, folder, trials, range(FINALISTS)))
 
 
 @pytest.mark.parametrize("seed_spread", [0.013, 0.03])
@@ -129,9 +123,9 @@ def test_equal_values_are_not_better_on_test(tmp_path, seed_spread):
     claims = 0
     for _ in range(150):
         search = SimulatedSearch(generator, [0.7] * (1 + FINALISTS), seed_spread)
-        tuned = end(search, tmp_path, finals.PLANS[0])
-        assert len(tuned.winner.scores) == 3
-        assert len(tuned.test_scores) == 6
+        tuned = end(search, tmp_path)
+        assert len(tuned.winner.scores) == 2
+        assert len(tuned.test_scores) == 4
         gains.append(tuned.test_mean - 0.7)
         claims += tuned.comparison is not None and tuned.comparison.verdict == "better"
     error = np.std(gains) / len(gains) ** 0.5
@@ -140,13 +134,14 @@ def test_equal_values_are_not_better_on_test(tmp_path, seed_spread):
 
 
 def test_the_trainings_of_the_finals():
-    trainings = [finals.count_trainings(*plan) for plan in finals.PLANS]
-    assert trainings == [30, 25, 20, 15, 9]
+    assert finals.count_finals(3, has_base=True, has_test=True) == 16
+    assert finals.count_finals(3, has_base=False, has_test=True) == 10
+    assert finals.count_finals(1, has_base=True, has_test=False) == 4
 
 
 def test_a_trial_that_was_stopped_can_win_but_has_no_luck(tmp_path):
-    search = SimulatedSearch(np.random.default_rng(2), [0.5, 0.6, 0.9, 0.6, 0.6, 0.6], 0.0)
-    tuned = end(search, tmp_path, (5, 3, 6), stopped=(1,))
+    search = SimulatedSearch(np.random.default_rng(2), [0.5, 0.6, 0.9, 0.6], 0.0)
+    tuned = end(search, tmp_path, stopped=(1,))
     assert tuned.winner.name == "trial 1"
     assert tuned.luck is None
     assert str(tuned).splitlines()[-4].startswith("best: trial 1: lr 1")
@@ -154,13 +149,13 @@ def test_a_trial_that_was_stopped_can_win_but_has_no_luck(tmp_path):
 
 def test_who_diverges_is_not_chosen_and_later_leaves_fewer_pairs(tmp_path):
     generator = np.random.default_rng(1)
-    search = SimulatedSearch(generator, [0.5, 0.9, 0.7, 0.6, 0.6, 0.6], 0.0)
-    search.diverging = {(1, 3)}  # the best values, with a seed that chooses
-    tuned = end(search, tmp_path, (5, 3, 6))
+    search = SimulatedSearch(generator, [0.5, 0.9, 0.7, 0.6], 0.0)
+    search.diverging = {(1, 2)}  # the best values, with a seed that chooses
+    tuned = end(search, tmp_path)
     assert tuned.winner.name == "trial 1"
-    assert len(tuned.finalists) == 5
-    search.diverging = {(1, 8)}  # with a fresh seed
-    tuned = end(search, tmp_path, (5, 3, 6))
+    assert len(tuned.finalists) == 3
+    search.diverging = {(1, 5)}  # with a fresh seed
+    tuned = end(search, tmp_path)
     assert tuned.winner.name == "trial 0"
-    assert len(tuned.test_scores) == tuned.comparison.seeds == 5
-    assert "mean of 5 fresh seeds; 1 more diverged (standard deviation" in str(tuned)
+    assert len(tuned.test_scores) == tuned.comparison.seeds == 3
+    assert "mean of 3 fresh seeds; 1 more diverged (standard deviation" in str(tuned)

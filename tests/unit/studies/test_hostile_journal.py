@@ -9,12 +9,8 @@ import optuna
 import pytest
 
 from lamina.errors import LaminaError
-from lamina.studies.finals import rank_finalists
-from lamina.studies.search import tabulate_trials
-from lamina.studies.storage import JOURNAL, TrialLostError, load_study, open_storage
-from lamina.studies.trials import list_trials, read_progress
-from lamina.studies.tuning import find_end
-from support.searches import finish, noise_with_val, open_again, open_search
+from lamina.studies.trials import JOURNAL, rank, read_state, tabulate_trials
+from support.searches import noise_with_val, open_again, open_search, take
 
 HOSTILE = ("../../escaped", None, -1, 10**30, 1e400, [], ["net.py"], {"net": "net.py"}, True)
 
@@ -26,12 +22,11 @@ def search_and_lines(tmp_path_factory):
     over = {"lr": "0.001..0.1:log", "optimizer": "adam,sgd"}
     search, trials = open_search(folder, noise_with_val(20), over)
     for state, score in (("COMPLETE", 0.5), ("PRUNED", None)):
-        trial = finish(trials.take(search.ranges))
-        finish(trials.report(trial, 1, 0.25))
-        finish(trials.is_worse(trial))
-        finish(trials.finish(trial, state, score))
-    finish(trials.take(search.ranges))
-    finish(trials.store("finals", {"ranked": [0], "seeds": 2, "tests": 0}))
+        held = take(search, trials)
+        trials.report(held, 1, 0.25)
+        trials.is_worse(held)
+        trials.finish(held, state, score)
+    take(search, trials)
     return search, (folder / JOURNAL).read_text().splitlines()
 
 
@@ -53,16 +48,15 @@ def put(value, path, other):
 
 
 def use(search, folder: Path) -> None:
-    """All that workers and lists read; as far as it is possible."""
-    progress = read_progress(load_study(open_storage(None, folder), folder.name))
-    tabulate_trials(list_trials(progress.trials), progress.metric.name)
+    """All that processes and lists read; as far as it is possible."""
     trials = open_again(search, folder)
-    finish(trials.recover())
-    progress = finish(trials.load())
-    find_end(progress, 1.0)
-    for number in rank_finalists(progress):
-        search.make(progress.trials[number])
-    with trials.holding(finish(trials.take(search.ranges))):
+    rows = trials.store()
+    tabulate_trials(read_state(folder).trials, search.metric)
+    for row in rank(rows, search.metric):
+        search.make(row.values)
+    held = take(search, trials)
+    search.make(held.trial.params)
+    with trials.holding(held):
         raise KeyboardInterrupt
 
 
@@ -85,36 +79,41 @@ def test_hostile_values_are_refused_in_words(search_and_lines, tmp_path, monkeyp
                 use(search, folder)
             except LaminaError:
                 refused += 1
-            except (KeyboardInterrupt, TrialLostError):
+            except KeyboardInterrupt:
                 pass
             except Exception as error:
                 raise AssertionError(f"{path} of {line} as {other!r}") from error
     assert refused > count / 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.py", "study"]
-    assert [path.name for path in folder.iterdir()] == [JOURNAL]
+    assert all(path.is_file() for path in folder.iterdir())
+    assert {path.name for path in folder.glob("[!.]*")} == {JOURNAL, "study.json"}
 
 
 @pytest.mark.parametrize("content", [b"\x00\xff", b"{", b"[]\n", b'{"op_code": 99}\n', b"null\n"])
-def test_a_file_that_is_no_journal_is_refused_in_words(tmp_path, content):
+def test_a_file_that_is_no_journal_is_refused_in_words(search_and_lines, tmp_path, content):
     (tmp_path / JOURNAL).write_bytes(content)
-    with pytest.raises(LaminaError, match=r"damaged|no study"):
-        load_study(open_storage(None, tmp_path), "study")
+    with pytest.raises(LaminaError, match="The storage of the study is damaged"):
+        open_again(search_and_lines[0], tmp_path)
 
 
-def test_a_link_in_the_folder_of_a_study_is_refused(tmp_path):
+def test_a_link_in_the_folder_of_a_study_is_refused(search_and_lines, tmp_path):
     (tmp_path / JOURNAL).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(LaminaError, match="is a link"):
-        open_storage(None, tmp_path)
+        open_again(search_and_lines[0], tmp_path)
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("run", ["../../victim", 1, -1, True, 0.0])
-def test_the_run_of_a_trial_is_no_path(tmp_path, run):
+@pytest.mark.parametrize("value", [0.3, 10**30, "../../victim", True, None])
+def test_a_value_outside_of_its_range_is_not_trained(tmp_path, value):
     search, trials = open_search(tmp_path / "study", noise_with_val(20), {"lr": "0.1,0.2"})
-    waiting = {"lr": 0.1}, dict(search.ranges), {"run": run}
-    names = ("params", "distributions", "user_attrs")
-    values = dict(zip(names, waiting, strict=True))
-    state = optuna.trial.TrialState.WAITING
-    trials.study.add_trial(optuna.trial.create_trial(state=state, **values))
-    with pytest.raises(LaminaError, match="its run is"):
-        finish(trials.take(search.ranges))
+    wider = optuna.distributions.CategoricalDistribution([value, 0.1])
+    queued = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.WAITING,
+        params={"lr": value},
+        distributions={"lr": wider},
+    )
+    trials.study.add_trial(queued)
+    with pytest.raises(LaminaError, match="The storage of the study is damaged"):
+        take(search, trials)
+    with pytest.raises(LaminaError, match=r"lr is .*, which is not in its range"):
+        search.make({"lr": value})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
-from lamina.studies.storage import explain, open_storage
+from lamina.studies.trials import explain, open_database
 from lamina.text import hide_password
 from support.examples import count_examples
 
@@ -97,8 +96,8 @@ def test_a_password_is_in_no_error_and_no_record(url):
         contextlib.redirect_stderr(io.StringIO()) as err,
         pytest.raises(RunError) as refused,
     ):
-        patch.setattr("lamina.studies.storage.OPENING_PAUSE_SECONDS", 0.0)
-        open_storage(url, Path())
+        patch.setattr("lamina.studies.trials.OPENING_PAUSE_SECONDS", 0.0)
+        open_database(url)
     assert SECRET not in str(refused.value) + err.getvalue()
     assert refused.value.__cause__ is None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from lamina.errors import RunError
 from lamina.studies.study import open_study
-from lamina.studies.tuning import list_stored
+from lamina.studies.trials import read_state
 
 SETTINGS = {"folds": 2}
 
@@ -45,15 +46,16 @@ def test_another_study_without_runs_stays(tmp_path):
 
 
 def test_the_trials_of_a_folder_are_listed_without_its_storage(tmp_path):
-    journal = tmp_path / "elsewhere.journal"
-    state = {"settings": {"over": {}, "metric": "accuracy"}, "storage": str(journal)}
-    (tmp_path / "study.json").write_text(json.dumps(state))
-    assert list_stored(tmp_path) == []
     row = {"trial": 0, "state": "complete", "score": 0.5, "epoch": 1, "seconds": 1.0}
     row |= {"error": None, "values": {"lr": 0.1}}
-    (tmp_path / "trials.json").write_text(json.dumps({"trials": [row]}))
-    assert list_stored(tmp_path) == [row]
-    assert not journal.exists()
-    (tmp_path / "trials.json").write_text(json.dumps({"trials": [row | {"trial": "../0"}]}))
-    with pytest.raises(RunError, match=r"trials\.json is damaged"):
-        list_stored(tmp_path)
+    state = {
+        "settings": {"over": {"lr": "0.1..0.2"}, "metric": "accuracy"},
+        "storage": "postgresql://host/database",
+        "trials": [row],
+    }
+    (tmp_path / "study.json").write_text(json.dumps(state))
+    assert [asdict(trial) for trial in read_state(tmp_path).trials] == [row]
+    state["trials"] = [row | {"trial": "../0"}]
+    (tmp_path / "study.json").write_text(json.dumps(state))
+    with pytest.raises(RunError, match=r"study\.json is damaged"):
+        read_state(tmp_path)

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import warnings
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
-import optuna
 import pytest
 
 from lamina import Study
 from lamina.data import Dataset, Images
 from lamina.errors import LaminaWarning, RunError
-from lamina.files import lock_folder
+from lamina.files import LockedError, lock_folder
 from lamina.nets import Conv2d, Flatten, Linear, Net, Output
-from lamina.studies.experiment import Decision
-from lamina.studies.finals import PLANS, count_trainings, plan_finals, rank_finalists
 from lamina.studies.search import Tried
-from lamina.studies.storage import TrialLostError, open_storage
-from lamina.studies.trials import Limits
+from lamina.studies.study import Started
+from lamina.studies.trials import Limits, rank
 from lamina.studies.tuning import iter_search, iter_tuning
 from lamina.training.events import Epoch
 from support.searches import (  # noqa: F401
     few_finals,
-    finish,
     noise_with_val,
     open_again,
     open_search,
+    take,
 )
+
+TWO = Limits(trials=2)
 
 
 @pytest.fixture
@@ -38,21 +35,12 @@ def data() -> Dataset:
     return noise_with_val(40)
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """Each trial is lost that another worker sees twice without a new sign of life."""
-    monkeypatch.setattr("lamina.studies.trials.SILENT_SECONDS", 0.2)
-
-
 def states(trials) -> list[str]:
-    return [trial.state.name for trial in finish(trials.load()).trials]
+    return [trial.state for trial in trials.load()]
 
 
-def watch(trials) -> None:
-    """Look at the trials often enough that those of a silent worker are lost."""
-    for _ in range(6):
-        finish(trials.recover())
-        time.sleep(0.05)
+def find_tried(events) -> list[Tried]:
+    return [event for event in events if isinstance(event, Tried)]
 
 
 @pytest.mark.parametrize(("epochs", "rungs"), [(20, [2, 6]), (3, [1]), (1, [])])
@@ -61,93 +49,106 @@ def test_trials_are_compared_after_a_ninth_and_a_third(tmp_path, data, epochs, r
     # from this score, the trial falls behind the first one at its last rung
     for worse in (0.9, 0.5):
         stopped = []
-        trial = finish(trials.take(search.ranges))
+        held = take(search, trials)
         for epoch in range(1, epochs // 2 + 1):
             score = 0.9 if worse == 0.9 or epoch < max(rungs, default=0) else worse
-            finish(trials.report(trial, epoch, score))
-            if finish(trials.is_worse(trial)):
+            trials.report(held, epoch, score)
+            if trials.is_worse(held):
                 stopped.append(epoch)
                 break
-        finish(trials.finish(trial, "COMPLETE", 0.9))
+        trials.finish(held, "COMPLETE", 0.9)
     assert stopped == rungs[-1:]
-    stored = finish(trials.load()).trials[1].system_attrs
+    stored = trials.study.trials[1].system_attrs
     assert len([key for key in stored if key.startswith("completed_rung")]) == len(rungs)
 
 
-def test_a_worker_goes_on_after_another_took_its_trial(tmp_path, data, impatient):
+def test_only_a_lost_process_loses_its_trial(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data)
     other = open_again(search, trials.folder)
-    seen = []
-    for event in iter_search(search, trials, 0.0):
-        if isinstance(event, Epoch) and not any(isinstance(event, Epoch) for event in seen):
-            watch(other)  # this worker is silent meanwhile
-            taken = finish(other.take(search.ranges))
-        seen.append(event)
-        if isinstance(event, Tried):
-            finish(other.finish(taken, "COMPLETE", 0.5))
-    assert any(isinstance(event, Decision) and "another process" in event.value for event in seen)
-    assert [event.trial for event in seen if isinstance(event, Tried)] == [2]
-    assert states(trials) == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert [row["trial"] for row in Study(trials.folder).trials.to_dicts()] == [0, 2]
+    held = take(search, trials)
+    assert other.count_training() == 1
+    second = take(search, other)
+    assert (second.number, other.count_training()) == (1, 2)
+    held.lock.release()  # as the system does for a killed process
+    assert other.count_training() == 1
+    again = take(search, other)
+    assert (again.number, again.trial.params) == (0, held.trial.params)
+    assert states(other) == ["running", "running"]
 
 
-def test_only_a_silent_worker_loses_its_trial(tmp_path, data, monkeypatch, impatient):
-    monkeypatch.setattr("lamina.studies.trials.BEAT_SECONDS", 0.02)
+def test_trials_of_another_folder_are_left_alone(tmp_path, data):
+    """In a database, a trial that nobody with this folder has begun is no lost one."""
     search, trials = open_search(tmp_path / "study", data)
-    other = open_again(search, trials.folder)
-    trial = finish(trials.take(search.ranges))
-    finish(trials.report(trial, 1, 0.5))
-    with trials.holding(trial):
-        watch(other)
-        assert states(other) == ["RUNNING"]
-    trials.study.ask()  # lost before its first sign of life
-    watch(other)
-    progress = finish(other.load())
-    assert states(other) == ["FAIL", "FAIL", "WAITING", "WAITING"]
-    assert [waiting.params for waiting in progress.trials[2:]] == [trial.params, {}]
-    assert progress.trials[2].intermediate_values == {1: 0.5}
-    with pytest.raises(TrialLostError):
-        finish(trials.finish(trial, "COMPLETE", 1.0))
-    assert len(progress.counted) == 2
+    trials.study.ask(search.ranges)
+    assert trials.count_training() == 0
+    assert take(search, trials).number == 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_a_stopped_worker_gives_its_trial_back(tmp_path, data, error):
+def test_the_trial_of_a_stopped_process_is_continued(tmp_path, data, error):
     search, trials = open_search(tmp_path / "study", data)
-    trial = finish(trials.take(search.ranges))
-    with pytest.raises(error), trials.holding(trial):
-        raise error
-    assert states(trials) == ["FAIL", "WAITING"]
-    again = finish(trials.take(search.ranges))
-    assert (again.number, again.user_attrs["run"], again.params) == (1, 0, trial.params)
+    numbers = []
+    for _ in range(4):
+        held = take(search, trials)
+        numbers.append(held.number)
+        with pytest.raises(error), trials.holding(held):
+            raise error
+    assert numbers == [0, 0, 0, 0]
+    assert states(trials) == ["running"]
+
+
+def test_a_trial_that_kills_two_processes_fails(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), trials.holding(take(search, trials)):
+            raise KeyboardInterrupt  # does not count
+        take(search, trials).lock.release()  # as the system does for a killed process
+    assert take(search, trials).number == 1
+    first, second = trials.load()
+    assert (first.state, second.state) == ("fail", "running")
+    assert first.error == "failed: 2 processes were lost while they trained it"
+    assert first.is_counted
+
+
+def test_a_process_continues_where_another_was_stopped(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data, epochs=4)
+    with closing(iter_search(search, trials, TWO)) as events:
+        epochs = [next(event for event in events if isinstance(event, Epoch)).epoch]
+    other = open_again(search, trials.folder)
+    seen = list(iter_search(search, other, TWO))
+    epochs += [event.epoch for event in seen if isinstance(event, Epoch)]
+    assert epochs[:5] == [1, 2, 3, 4, 1]
+    assert [event.trial for event in find_tried(seen)] == [0, 1]
+    assert states(trials)[0] == "complete"
+    assert Study(trials.folder).trials["trial"].to_list() == [0, 1]
+
+
+def test_a_run_that_another_program_trains_ends_the_search(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data)
+    with closing(iter_search(search, trials, TWO)) as events:
+        next(event for event in events if isinstance(event, Started))
+    with (
+        lock_folder(trials.folder / "trial-0"),
+        pytest.raises(LockedError, match="is being trained by another"),
+    ):
+        list(iter_search(search, trials, TWO))
+    assert states(trials) == ["running"]
+    assert len(find_tried(iter_search(search, trials, TWO))) == 2
 
 
 def test_only_values_that_cannot_be_trained_count_as_failed(tmp_path, data):
-    search, trials = open_search(tmp_path / "study", data)
-    with closing(iter_search(search, trials, 0.0)) as events:
-        next(event for event in events if isinstance(event, Epoch))
-    with (
-        lock_folder(trials.folder / "trial-0"),
-        closing(iter_search(search, trials, 0.0)) as events,
-    ):
-        waiting = next(
-            event for event in events if isinstance(event, Decision) and event.what == "waiting"
-        )
-    assert "is being trained by" in waiting.reason
-    assert states(trials) == ["FAIL", "FAIL", "WAITING"]
-
     def net(trial):
         return Net(
             Flatten(), Linear(trial.suggest_int("width", 1, 2)), Conv2d(4, kernel_size=3), Output()
         )
 
-    search, trials = open_search(tmp_path / "another", data)
+    search, trials = open_search(tmp_path / "study", data)
     search = replace(search, net=net)
-    tried = [event for event in iter_search(search, trials, 0.0) if isinstance(event, Tried)]
+    tried = find_tried(iter_search(search, trials, TWO))
     assert len(tried) == 2
     assert all(event.end.startswith("failed: ") for event in tried)
-    with pytest.raises(RunError, match=r"No trial has a score, .*failed: "):
-        rank_finalists(finish(trials.load()))
+    assert states(trials) == ["fail", "fail"]
+    assert rank(trials.load(), "accuracy") == []
 
 
 @pytest.mark.parametrize("error", [MemoryError("no memory"), FileNotFoundError(2, "no file")])
@@ -158,41 +159,29 @@ def test_an_error_of_a_function_fails_its_trial(tmp_path, data, error):
 
     search, trials = open_search(tmp_path / "study", data)
     search = replace(search, net=net)
-    tried = [event for event in iter_search(search, trials, 0.0) if isinstance(event, Tried)]
+    tried = find_tried(iter_search(search, trials, TWO))
     assert [event.end for event in tried] == [f"failed: {type(error).__name__}: {error}"] * 2
-    assert states(trials) == ["FAIL", "FAIL"]
+    assert states(trials) == ["fail", "fail"]
 
 
-def test_a_trial_that_kills_two_workers_fails(tmp_path, data, impatient):
-    search, trials = open_search(tmp_path / "study", data)
-    other = open_again(search, trials.folder)
-    for _ in range(2):
-        with suppress(KeyboardInterrupt), trials.holding(finish(trials.take(search.ranges))):
-            raise KeyboardInterrupt  # does not count
-        finish(trials.take(search.ranges))
-        watch(other)
-    progress = finish(other.load())
-    assert states(other) == ["FAIL"] * 5
-    assert [trial.number for trial in progress.counted] == [4]
-    assert progress.trials[4].user_attrs["error"].startswith("failed: 2 workers were lost")
-
-
-def test_a_trial_that_was_given_back_is_compared_once(tmp_path, data):
+def test_a_trial_that_was_stopped_is_compared_once(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data, epochs=9)
 
     def begin(score):
-        trial = finish(trials.take(search.ranges))
-        finish(trials.report(trial, 1, score))
-        return trial, finish(trials.is_worse(trial))
+        held = take(search, trials)
+        trials.report(held, 1, score)
+        return held, trials.is_worse(held)
 
-    best, _ = begin(0.9)
+    held = []
     for _ in range(5):
-        with suppress(KeyboardInterrupt), trials.holding(best):
+        best, _ = begin(0.9)
+        with pytest.raises(KeyboardInterrupt), trials.holding(best):
             raise KeyboardInterrupt
-        best = finish(trials.take(search.ranges))
+    held.append(take(search, trials))
     for score in (0.8, 0.7, 0.6, 0.5):
-        begin(score)
-    _, is_stopped = begin(0.85)  # the second of six
+        held.append(begin(score)[0])
+    last, is_stopped = begin(0.85)  # the second of six
+    assert last.number == 5
     assert not is_stopped
 
 
@@ -203,10 +192,10 @@ def test_an_undefined_metric_fails_the_trial_with_its_reason(tmp_path, data):
         binary = Dataset.from_images(train, val=one_class)
     search, trials = open_search(tmp_path / "study", binary, metric="auc")
     with pytest.warns(LaminaWarning, match="ROC AUC is undefined"):
-        tried = [event for event in iter_search(search, trials, 0.0) if isinstance(event, Tried)]
+        tried = find_tried(iter_search(search, trials, TWO))
     assert len(tried) == 2
     assert all("failed: The ROC AUC of the val images is undefined" in event.end for event in tried)
-    assert states(trials) == ["FAIL", "FAIL"]
+    assert states(trials) == ["fail", "fail"]
 
 
 def test_values_that_diverge_get_the_worst_score(tmp_path, data):
@@ -214,50 +203,35 @@ def test_values_that_diverge_get_the_worst_score(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data, over, optimizer="sgd")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tried = [event for event in iter_search(search, trials, 0.0) if isinstance(event, Tried)]
+        tried = find_tried(iter_search(search, trials, TWO))
     assert len(tried) == 2
     assert all(event.score is None and event.end.startswith("diverged: ") for event in tried)
-    progress = finish(trials.load())
-    assert [trial.value for trial in progress.select("COMPLETE")] == [0.0, 0.0]
-    assert progress.rank("COMPLETE") == []
-
-
-def test_no_worker_begins_a_trial_after_the_time_limit(tmp_path, data):
-    search, trials = open_search(tmp_path / "study", data)
-    trials.study.set_user_attr("limits", {"trials": None, "seconds": 1.0})
-    (ended,) = iter_search(search, trials, 10.0)
-    assert "the rest of the time is for the finals" in str(ended)
-
-
-def test_the_finals_fit_into_the_time_left():
-    assert plan_finals(10, None) == (5, 3, 6)
-    for seconds in (60, 200, 400, 1000, 4000):
-        plan = plan_finals(10, seconds)
-        larger = [value for value in PLANS if count_trainings(*value) > count_trainings(*plan)]
-        assert all(count_trainings(*value) * 10 > seconds for value in larger)
-        assert count_trainings(*plan) * 10 <= seconds or plan == (2, 1, 3)
+    assert [(trial.state.name, trial.value) for trial in trials.study.trials] == [
+        ("COMPLETE", 0.0),
+        ("COMPLETE", 0.0),
+    ]
+    assert [trial.score for trial in trials.load()] == [None, None]
+    assert rank(trials.load(), "accuracy") == []
 
 
 @pytest.mark.usefixtures("few_finals")
-def test_a_worker_keeps_the_limit_of_the_study(tmp_path, data):
+def test_a_longer_command_extends_the_search(tmp_path, data):
     folder = tmp_path / "study"
-    search, _ = open_search(tmp_path / "another", data)
-    for limits, expected in ((Limits(3), 3), (Limits(), 3), (Limits(4), 4)):
-        with closing(iter_tuning(folder, search, None, limits)) as worker:
-            next(event for event in worker if isinstance(event, Decision))
-        assert finish(open_again(search, folder).load()).limits == Limits(expected, None)
+    search, _ = open_search(tmp_path / "another", data, epochs=1)
+    for trials in (2, 3):
+        events = list(iter_tuning(folder, search, None, Limits(trials), is_worker=True))
+        assert str(events[-1]) == f"search: ended (it has {trials} trials)"
+    assert Study(folder).result is None
+    list(iter_tuning(folder, search, None, Limits(3)))
+    assert Study(folder).result.trials == 3
 
 
-def test_a_worker_waits_for_the_settings_of_a_new_study(tmp_path, data):
-    folder = tmp_path / "study"
-    folder.mkdir()
-    study = optuna.create_study(storage=open_storage(None, folder), study_name="study")
-    settings = {"over": {"lr": "1..2"}}
-    timer = threading.Timer(0.5, study.set_user_attr, ["settings", settings])
-    timer.start()
-    with pytest.raises(
-        RunError, match="The study study in the storage already exists, with different"
-    ):
-        open_search(folder, data)
-    timer.join()
-    assert study.user_attrs["settings"] == settings
+def test_a_search_with_other_settings_is_refused(tmp_path, data):
+    _, trials = open_search(tmp_path / "study", data)
+    before = (trials.folder / "trials.journal").read_bytes()
+    (trials.folder / "study.json").unlink()
+    with pytest.raises(RunError, match="in the storage was begun with other settings"):
+        open_search(tmp_path / "study", data, epochs=3)
+    after = (trials.folder / "trials.journal").read_bytes()
+    assert after.startswith(before)
+    assert b"user_attr" not in after[len(before) :]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import optuna
 import pytest
 import torch
 
@@ -13,10 +12,10 @@ from lamina.studies.search import Search
 from support.searches import (  # noqa: F401
     NET,
     few_finals,
-    finish,
     noise_with_val,
     open_again,
     open_search,
+    take,
 )
 
 pytestmark = pytest.mark.usefixtures("few_finals")
@@ -27,20 +26,15 @@ def data() -> Dataset:
     return noise_with_val(20)
 
 
-def drawn_trial(search, values):
-    """A finished trial of Optuna with these values."""
-    return optuna.trial.create_trial(params=values, distributions=search.ranges, value=0.0)
-
-
 def draw(trials, search, count: int) -> list[dict]:
     """The values of so many trials, which end with the same score without training."""
     values = []
     for _ in range(count):
-        trial = finish(trials.take(search.ranges))
-        search.make(trial)
-        assert finish(trials.find_equal(trial)) is None
-        finish(trials.finish(trial, "COMPLETE", 0.5))
-        values.append(trial.params)
+        held = take(search, trials)
+        search.make(held.trial.params)
+        assert trials.find_equal(held) is None
+        trials.finish(held, "COMPLETE", 0.5)
+        values.append(held.trial.params)
     return values
 
 
@@ -76,14 +70,16 @@ def test_trials_that_repeat_values_do_not_count(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data, {"batch_size": "4,8"})
     repeated = 0
     for _ in range(3):  # of two values
-        trial = finish(trials.take(search.ranges))
-        if finish(trials.find_equal(trial)) is not None:
+        held = take(search, trials)
+        if trials.find_equal(held) is not None:
             repeated += 1
-            finish(trials.finish(trial, "FAIL", error="not trained"))
+            trials.finish(held, "FAIL", error="not trained")
+        else:
+            trials.finish(held, "COMPLETE", 0.5)
     assert repeated in (1, 2)
-    progress = finish(trials.load())
-    counted = 3 - repeated
-    assert (progress.ended, progress.find_best(), len(progress.counted)) == (0, None, counted)
+    rows = trials.load()
+    assert [row.state for row in rows].count("repeated") == repeated
+    assert sum(row.is_counted for row in rows) == 3 - repeated
 
 
 @pytest.mark.parametrize(
@@ -96,14 +92,14 @@ def test_trials_that_repeat_values_do_not_count(tmp_path, data):
 def test_given_settings_win_over_what_follows_from_drawn_ones(data, given, over, drawn):
     search = Search(NET, None, given, over, {}, data, as_net_choice)
     search.check()
-    recipe = search.make(drawn_trial(search, drawn)).recipe
+    recipe = search.make(drawn).recipe
     for name, value in {**given, **drawn}.items():
         assert getattr(recipe, name) == value
 
 
 def test_a_drawn_optimizer_has_its_usual_learning_rate(data):
     search = Search(NET, None, {}, {"optimizer": "adam,sgd"}, {}, data, as_net_choice)
-    assert search.make(drawn_trial(search, {"optimizer": "sgd"})).recipe.lr == 0.05
+    assert search.make({"optimizer": "sgd"}).recipe.lr == 0.05
 
 
 @pytest.mark.parametrize(

@@ -1,91 +1,83 @@
-"""What a worker of a tuning does next, and how long its search has taken."""
+"""What a process of a tuning does next: another trial, or the end of its search."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import time
 
-import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.studies.trials import FinalsPlan, Limits, Progress
-from lamina.studies.tuning import find_end
-from lamina.targets import Score
+from lamina.studies.trials import Limits, Trial, find_end, measure_run, rank
 
-START = datetime(2026, 1, 1)
+STATES = ("complete", "pruned", "fail", "repeated", "running", "waiting")
 
 
-def make_trial(state: str, number: int = 0, seconds: float = 10.0, **attributes):
-    """A trial of Optuna that took so long."""
-    finished = optuna.trial.TrialState[state].is_finished()
-    return optuna.trial.FrozenTrial(
-        number=number,
-        state=optuna.trial.TrialState[state],
-        value=0.5 if state in ("COMPLETE", "PRUNED") else None,
-        datetime_start=START,
-        datetime_complete=START + timedelta(seconds=seconds) if finished else None,
-        params={},
-        distributions={},
-        user_attrs=attributes,
-        system_attrs={},
-        intermediate_values={},
-        trial_id=number,
-    )
-
-
-def progress(states, trials=4, seconds=None, finals=None, **attributes) -> Progress:
-    known = [make_trial(state, number, **attributes) for number, state in enumerate(states)]
-    return Progress(known, Score("accuracy", 0.0), Limits(trials, seconds), finals)
+def make_trials(states, seconds: float | None = 10.0) -> list[Trial]:
+    return [
+        Trial(number, state, 0.5, 3, seconds, None, {"lr": 0.1})
+        for number, state in enumerate(states)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("states", "end"),
+    ("states", "training", "end"),
     [
-        ([], ""),
-        (["COMPLETE"] * 3, ""),
-        (["COMPLETE"] * 3 + ["RUNNING"], "it has 4 trials"),
-        (["COMPLETE"] * 3 + ["RUNNING", "WAITING"], ""),
-        (["COMPLETE", "RUNNING", "RUNNING", "PRUNED"], "it has 4 trials"),
-        (["COMPLETE"] * 4, "it has 4 trials"),
-        (["COMPLETE"] * 3 + ["FAIL"], ""),  # that was given back
-        (["COMPLETE"] * 2 + ["RUNNING", "FAIL", "WAITING"], ""),
+        ([], 0, ""),
+        (["complete"] * 3, 0, ""),
+        (["complete"] * 3 + ["running"], 1, "it has 4 trials"),
+        (["complete"] * 3 + ["running"], 0, ""),  # on another machine, perhaps lost
+        (["complete", "running", "running", "pruned"], 2, "it has 4 trials"),
+        (["complete"] * 4, 0, "it has 4 trials"),
+        (["fail"] * 4, 0, "it has 4 trials"),
+        (["repeated"] * 9, 0, ""),
+        (["repeated"] * 10, 0, "10 trials in a row had the values of earlier ones"),
+        (["repeated"] * 9 + ["complete"], 0, ""),
     ],
 )
-def test_a_worker_trains_until_there_is_a_reason_to_end(states, end):
-    assert find_end(progress(states), 1.0) == end
+def test_a_process_begins_trials_until_there_is_a_reason_to_end(states, training, end):
+    assert find_end(make_trials(states), training, Limits(trials=4)) == end
 
 
-def test_trials_that_failed_count_but_repeats_do_not():
-    assert find_end(progress(["FAIL"] * 4, error="failed"), 1.0) == "it has 4 trials"
-    repeats = progress(["FAIL"] * 9, error="not trained", repeats=0)
-    assert find_end(repeats, 1.0) == ""
-    repeats = progress(["FAIL"] * 10, error="not trained", repeats=0)
-    assert "10 trials in a row" in find_end(repeats, 1.0)
+@given(st.lists(st.sampled_from(STATES), max_size=9), st.integers(0, 3))
+def test_no_trial_begins_only_if_there_are_enough(states, training):
+    counted = len([state for state in states if state in ("complete", "pruned", "fail")])
+    end = find_end(make_trials(states), training, Limits(trials=4))
+    assert bool(end) == (counted + training >= 4)
 
 
-def test_nobody_trains_a_trial_after_the_finals_have_begun():
-    plan = FinalsPlan((0,), 2, 2)
-    assert find_end(progress(["WAITING"], finals=plan), 1.0) == "its finals have begun"
+def test_no_trial_begins_that_would_end_in_the_time_of_the_finals():
+    now = time.monotonic()
+    soon = Limits(until=now + 60.0, run_seconds=100.0)
+    late = Limits(until=now + 600.0, run_seconds=100.0)
+    assert find_end([], 0, soon) == "the time for trials is over"
+    assert find_end([], 0, late) == ""
+    # the trials themselves are a better guess
+    assert find_end(make_trials(["complete"] * 3, seconds=20.0), 0, soon) == ""
+    slower = make_trials(["complete"] * 3, seconds=1e4)
+    assert find_end(slower, 0, late) == "the time for trials is over"
 
 
-def test_a_time_limit_counts_the_time_in_which_a_worker_trained():
-    one = make_trial("COMPLETE", 0, began=0.0, seen=10.0)
-    same = make_trial("COMPLETE", 1, began=5.0, seen=15.0)
-    later = make_trial("FAIL", 2, began=1000.0, seen=1010.0)  # after an interruption
-    known = Progress([one, same, later], Score("accuracy", 0.0), Limits(None, 80.0), None)
-    assert known.used_seconds == 25.0
-    # half of the time is for the finals, and a trial takes ten seconds: 80 - 40 - 10 - 25 > 0
-    assert find_end(known, 1.0) == ""
-    short = Progress([one, same, later], Score("accuracy", 0.0), Limits(None, 60.0), None)
-    assert "the time is for the finals" in find_end(short, 1.0)
+def test_a_run_takes_as_long_as_trials_that_were_trained_to_the_end():
+    trials = make_trials(["complete"], 30.0) + make_trials(["complete"], 10.0)
+    trials += make_trials(["complete"], 20.0) + make_trials(["pruned", "fail"], 1.0)
+    assert measure_run(trials, 5.0) == 20.0
+    assert measure_run(make_trials(["pruned", "running"], None), 5.0) == 5.0
 
 
-@given(st.lists(st.sampled_from(["RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING"])))
-def test_no_trial_begins_only_if_there_are_enough(states):
-    counted = len([state for state in states if state != "FAIL"])
-    if find_end(progress(states), 1.0):
-        assert counted >= 4
-        assert "WAITING" not in states
-    else:
-        assert counted < 4 or "WAITING" in states
+def test_stopped_trials_come_after_complete_ones():
+    rows = [
+        ("complete", 0.5, 2),
+        ("pruned", 0.9, 3),
+        ("pruned", 0.8, 6),
+        ("complete", 0.7, 9),
+        ("complete", None, 9),  # it diverged
+        ("fail", 0.9, 9),
+        ("running", 0.9, 9),
+    ]
+    trials = [
+        Trial(number, state, score, epoch, 1.0, None, {})
+        for number, (state, score, epoch) in enumerate(rows)
+    ]
+    assert [trial.trial for trial in rank(trials, "accuracy")] == [3, 0, 2, 1]
+    assert [trial.trial for trial in rank(trials, "mean_absolute_error")] == [0, 3, 2, 1]
