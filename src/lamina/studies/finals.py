@@ -176,8 +176,10 @@ def name_final(finalist: str, seed: object) -> str:
     return f"final-{shorten_net_name(finalist)[:40]}-seed{seed}"
 
 
-def count_finals(finalists: int, has_base: bool, has_test: bool) -> int:
+def count_finals(search: Search, finalists: int) -> int:
     """The number of runs in the finals: to choose the winner, and to test it with the recipe."""
+    has_base = search.base is not None
+    has_test = search.dataset.test is not None
     return (finalists + has_base) * SEEDS + has_test * (1 + has_base) * TESTS
 
 

@@ -90,10 +90,6 @@ class HeldTrial:
     trial: Any  # Optuna's
     lock: FileLock
 
-    @property
-    def number(self) -> int:
-        return int(self.trial.number)
-
 
 def list_outages() -> tuple[type[Exception], ...]:
     """The errors of an unreachable database; a journal raises ``OSError``."""
@@ -190,12 +186,13 @@ class Trials:
     def count_training(self) -> int:
         """The number of trials that other processes with this folder train."""
         training = 0
-        for trial in self._list_running():
-            lock = self._find_lock(trial.number)
-            if try_lock(lock):
-                lock.release()
-            else:
-                training += 1
+        with self.lock:
+            for trial in self._list_running():
+                lock = self._find_lock(trial.number)
+                if try_lock(lock):
+                    lock.release()
+                else:
+                    training += 1
         return training
 
     def _continue(
@@ -206,9 +203,8 @@ class Trials:
         begun = stored.user_attrs.get("begun", 0)
         if begun < MOST_LOST:
             return self._begin(held, ranges, begun)
-        self.finish(
-            held, "FAIL", error=f"failed: {begun} processes were lost while they trained it"
-        )
+        error = f"failed: {begun} processes were lost while they trained it"
+        self.finish(held, "FAIL", error=error)
         lock.release()
         return None
 
@@ -217,7 +213,7 @@ class Trials:
         # by the number of the trial, so that no two processes draw the same values, and a search
         # that goes on does not begin again
         self.study.sampler = import_optuna().samplers.TPESampler(
-            seed=derive_seed(self.seed, f"trial {held.number}") % 2**32,
+            seed=derive_seed(self.seed, f"trial {held.trial.number}") % 2**32,
             multivariate=True,
             constant_liar=True,
         )
@@ -234,9 +230,13 @@ class Trials:
         return [
             trial
             for trial in self._list()
-            if trial.state.name == "RUNNING"
-            and Path(self._find_lock(trial.number).lock_file).exists()
+            if trial.state.name == "RUNNING" and self._has_begun(trial.number)
         ]
+
+    def _has_begun(self, number: int) -> bool:
+        # Windows deletes the file of a released lock
+        lock_file = Path(self._find_lock(number).lock_file)
+        return lock_file.exists() or self.locate(number).exists()
 
     def _find_lock(self, number: int) -> FileLock:
         return FileLock(self.folder / f".trial-{number}.lock", thread_local=False)
@@ -260,7 +260,7 @@ class Trials:
     @using_storage()
     def find_equal(self, held: HeldTrial) -> int | None:
         """The number of an earlier trial with the same values, which is stored with the trial."""
-        for other in self._list()[: held.number]:
+        for other in self._list()[: held.trial.number]:
             if other.params == held.trial.params:
                 held.trial.set_user_attr("repeats", other.number)
                 return int(other.number)

@@ -264,7 +264,7 @@ def iter_tuning(
     expected = time_experiment(example)
     final_seconds = 0.0
     if not is_worker:
-        final_seconds = _count_finals(search, finals.FINALISTS) * expected
+        final_seconds = count_finals(search, finals.FINALISTS) * expected
     if limits.seconds < 2 * final_seconds:
         raise RecipeError(
             f"The time limit is {limits.seconds:.0f} s, but a run takes about {expected:.1f} s, and"
@@ -301,11 +301,6 @@ def iter_tuning(
         trials.store()
         return
     yield from _iter_finals(search, trials, measure_run(trials.load(), expected))
-
-
-def _count_finals(search: Search, finalists: int) -> int:
-    has_test = search.dataset.test is not None
-    return count_finals(finalists, search.base is not None, has_test)
 
 
 def _help(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
@@ -379,7 +374,7 @@ def _iter_trial(search: Search, trials: Trials, held: HeldTrial) -> Events[None]
         error = ending.words if ending.is_error else None
         trials.finish(held, ending.state, ending.score, error)
     stored = trials.store()
-    folder = trials.locate(held.number)
+    folder = trials.locate(held.trial.number)
     run = str(folder) if folder.exists() else ""
     score = None
     if ending.score is not None and not ending.is_error:
@@ -389,7 +384,7 @@ def _iter_trial(search: Search, trials: Trials, held: HeldTrial) -> Events[None]
     if ranked := rank(complete, trials.metric):
         best = Score(trials.metric, ranked[0].score or 0.0)
     done = sum(trial.is_counted for trial in stored)
-    yield Tried(held.number, held.trial.params, score, ending.words, run, done, best)
+    yield Tried(held.trial.number, held.trial.params, score, ending.words, run, done, best)
 
 
 @dataclass(frozen=True)
@@ -413,7 +408,7 @@ def _train(search: Search, trials: Trials, held: HeldTrial) -> Events[Ending]:
         if epoch is not None:
             words = f"stopped after epoch {epoch}, not among the best third"
             return Ending("PRUNED", words, is_error=False)
-        score = score_on(load_run(trials.locate(held.number)), "val")
+        score = score_on(load_run(trials.locate(held.trial.number)), "val")
         return Ending("COMPLETE", "finished", score, is_error=False)
     except NotFiniteError as error:  # the worst score, so that the sampler avoids these values
         worst = Score(trials.metric, 0.0)
@@ -433,7 +428,7 @@ def _iter_until_stopped(
     search: Search, trials: Trials, held: HeldTrial, experiment: Experiment
 ) -> Events[int | None]:
     """The events of a trial; returns the epoch after which successive halving stopped it."""
-    setup = search.setup.at(trials.locate(held.number))
+    setup = search.setup.at(trials.locate(held.trial.number))
     halving_epochs = 0 if "epochs" in search.over else experiment.recipe.epochs // 2
     with closing(iter_planned(Candidate.of(experiment), None, setup)) as events:
         for event in events:
@@ -459,7 +454,7 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[None
             yield from _repeat_result(known)
             return
         finalists = _choose_finalists(trials)
-        count = _count_finals(search, len(finalists))
+        count = count_finals(search, len(finalists))
         rivals = plural(len(finalists), "trial", "trials")
         if search.base is not None:
             rivals += " and the recipe"

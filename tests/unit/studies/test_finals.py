@@ -133,10 +133,15 @@ def test_equal_values_are_not_better_on_test(tmp_path, seed_spread):
     assert claims <= 8  # 3.75 expected; the 97.5 % quantile of a binomial distribution
 
 
-def test_the_trainings_of_the_finals():
-    assert finals.count_finals(3, has_base=True, has_test=True) == 16
-    assert finals.count_finals(3, has_base=False, has_test=True) == 10
-    assert finals.count_finals(1, has_base=True, has_test=False) == 4
+@pytest.mark.parametrize(
+    ("has_base", "test", "finalists", "count"),
+    [(True, "drawn", 3, 16), (False, "drawn", 3, 10), (True, None, 1, 4)],
+)
+def test_the_trainings_of_the_finals(has_base, test, finalists, count):
+    search = SimpleNamespace(
+        base=SimpleNamespace() if has_base else None, dataset=SimpleNamespace(test=test)
+    )
+    assert finals.count_finals(search, finalists) == count
 
 
 def test_a_trial_that_was_stopped_can_win_but_has_no_luck(tmp_path):

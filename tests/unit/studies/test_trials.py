@@ -68,11 +68,11 @@ def test_only_a_lost_process_loses_its_trial(tmp_path, data):
     held = take(search, trials)
     assert other.count_training() == 1
     second = take(search, other)
-    assert (second.number, other.count_training()) == (1, 2)
+    assert (second.trial.number, other.count_training()) == (1, 2)
     held.lock.release()  # as the system does for a killed process
     assert other.count_training() == 1
     again = take(search, other)
-    assert (again.number, again.trial.params) == (0, held.trial.params)
+    assert (again.trial.number, again.trial.params) == (0, held.trial.params)
     assert states(other) == ["running", "running"]
 
 
@@ -81,7 +81,7 @@ def test_trials_of_another_folder_are_left_alone(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data)
     trials.study.ask(search.ranges)
     assert trials.count_training() == 0
-    assert take(search, trials).number == 1
+    assert take(search, trials).trial.number == 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -90,7 +90,7 @@ def test_the_trial_of_a_stopped_process_is_continued(tmp_path, data, error):
     numbers = []
     for _ in range(4):
         held = take(search, trials)
-        numbers.append(held.number)
+        numbers.append(held.trial.number)
         with pytest.raises(error), trials.holding(held):
             raise error
     assert numbers == [0, 0, 0, 0]
@@ -103,7 +103,7 @@ def test_a_trial_that_kills_two_processes_fails(tmp_path, data):
         with pytest.raises(KeyboardInterrupt), trials.holding(take(search, trials)):
             raise KeyboardInterrupt  # does not count
         take(search, trials).lock.release()  # as the system does for a killed process
-    assert take(search, trials).number == 1
+    assert take(search, trials).trial.number == 1
     first, second = trials.load()
     assert (first.state, second.state) == ("fail", "running")
     assert first.error == "failed: 2 processes were lost while they trained it"
@@ -181,7 +181,7 @@ def test_a_trial_that_was_stopped_is_compared_once(tmp_path, data):
     for score in (0.8, 0.7, 0.6, 0.5):
         held.append(begin(score)[0])
     last, is_stopped = begin(0.85)  # the second of six
-    assert last.number == 5
+    assert last.trial.number == 5
     assert not is_stopped
 
 
