@@ -28,7 +28,7 @@ def halve(logits, targets):
 
 
 def test_own_functions_and_modules_are_tuned(tmp_path, monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
+    monkeypatch.setattr(finals, "FINALISTS", 1)
     data = noise_with_val(20)
     ask = partial(
         tune,

@@ -1,5 +1,5 @@
 // The lessons' texts. Results are of nine runs on `shapes` (seeds 0 to 2 on one and two threads of an
-// AMD EPYC, seeds 3 to 5 on one); "about": 1.5 points more at an edge that another run has touched.
+// AMD EPYC, seeds 3 to 5 on one) and, for convolutions, of one on another processor; "about": 1.5 points more at an edge that another run has touched.
 
 import { html } from "./preact.js";
 
@@ -79,7 +79,7 @@ export const STATIONS = [
     setup: { net: PLAIN, fields: { ...RECIPE, lr: "0.003" } },
     question: "This net has less than a quarter of the MLP’s parameters. What test accuracy will it get?",
     choices: RANGES,
-    answer: html`Our runs got 61.7 to 70.4 %. More parameters are not always better: what matters is that the layers
+    answer: html`Our runs got 55.4 to 70.4 %. More parameters are not always better: what matters is that the layers
       suit images. The filters are few, but each computes at many places, so this net needs almost twice as many
       multiply-adds as the MLP.`,
     see: [LAYERS, INSIDE, CURVES],
