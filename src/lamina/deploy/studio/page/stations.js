@@ -1,5 +1,6 @@
 // The lessons' texts. Results are of nine runs on `shapes` (seeds 0 to 2 on one and two threads of an
-// AMD EPYC, seeds 3 to 5 on one) and, for convolutions, of one on another processor; "about": 1.5 points more at an edge that another run has touched.
+// AMD EPYC, seeds 3 to 5 on one) and, for convolutions, of one on another processor; "about": 1.5
+// points more at an edge that another run has touched.
 
 import { html } from "./preact.js";
 
