@@ -209,6 +209,5 @@ def test_help_shows_groups_defaults_and_units(monkeypatch, capsys):
         " dropout (default: 0)" in out
     )
     assert re.search(r"--cutout-px PX [^()]*\(default: from the recipe\)", out)
-    assert re.search(r"--save-every TIME [^()]*\(30s, 5m, 1h\)[^()]*\(default: 60s\)", out)
     assert not re.search(r"\b(INT|FLOAT|STR|PATH)\b", out)
     assert "--task {single-label,multi-label,binary,regression}" in out

@@ -20,13 +20,12 @@ NO_RUN = "No run named none in runs. Train one with lamina train."
         ("reproduce runs/none", NO_RUN),
         ("runs --diff runs/none runs/b", NO_RUN),
         (
-            "resume runs/x --save-every 60",
-            "--save-every is '60'; it must be a number followed by s, m or h. Use --save-every 5m.",
+            "train mlp --data shapes --time 60",
+            "--time is '60'; it must be a number followed by s, m or h. Use --time 5m.",
         ),
         (
-            "train mlp --data shapes --save-every often",
-            "--save-every is 'often'; it must be a number "
-            "followed by s, m or h. Use --save-every 5m.",
+            "train mlp --data shapes --time often",
+            "--time is 'often'; it must be a number followed by s, m or h. Use --time 5m.",
         ),
     ],
 )

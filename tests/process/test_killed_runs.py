@@ -20,12 +20,14 @@ EIGHT_LINES = """
 import sys
 from lamina import Net, Recipe, load_data, start_run
 from lamina.nets import Flatten, Linear, Output, ReLU
+from lamina.runs import course
 
+course.SAVE_SECONDS = 0.0  # a checkpoint after each step
 data = load_data(sys.argv[1])
 net = Net(Flatten(), Linear(100), ReLU(), Output())
 run = start_run(data, net, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, \
 precision="fp32"), name="run")
-for event in run.iter_train(save_every_seconds=0.0):
+for event in run.iter_train():
     print(type(event).__name__, getattr(event, "epoch", ""), flush=True)
 print(run.report)
 """

@@ -71,14 +71,6 @@ Progress = Annotated[
         " single run of one process early, and evaluates it"
     ),
 ]
-SaveEvery = Annotated[
-    str,
-    Arg(
-        "time between checkpoints within an epoch (30s, 5m, 1h); lamina also saves after each"
-        " epoch, unless checkpoints would take more than 2 % of the time",
-        metavar="TIME",
-    ),
-]
 Port = Annotated[int, Arg("port to listen on; 0 chooses a free port"), Range(0, 2**16 - 1)]
 
 
@@ -265,7 +257,7 @@ class Train:
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
         **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs"), "time and recipe"),
-        **dict.fromkeys(("name", "runs_dir", "save_every", "progress"), "run"),
+        **dict.fromkeys(("name", "runs_dir", "progress"), "run"),
     }
     in_help_all: ClassVar = (
         "weights",
@@ -274,7 +266,6 @@ class Train:
         "seeds",
         "jobs",
         "runs_dir",
-        "save_every",
         "progress",
     )
 
@@ -315,7 +306,6 @@ class Train:
     --folds creates a folder with the runs fold-1, fold-2 and so on, and final; both resume
     unfinished runs, and skip finished ones"""
     runs_dir: RunsFolder = Path("runs")
-    save_every: SaveEvery = "60s"
     preparation: PreparationFields = field(default_factory=PreparationFields)
     progress: Progress = False
     json: Json = False
@@ -332,7 +322,6 @@ class Resume:
     """
 
     run: RunFolder
-    save_every: SaveEvery = "60s"
     data: MovedData = None
     net: OwnModule = None
     progress: Progress = False

@@ -8,14 +8,13 @@ from dataclasses import replace
 from lamina.cli.models import add_module, choose_run_data
 from lamina.cli.options import Resume
 from lamina.cli.session import count_processes, join_group, play, print_group, print_result
-from lamina.cli.terminal import Terminal, read_seconds
+from lamina.cli.terminal import Terminal
 from lamina.runs.run import describe_arithmetic, load_run
 from lamina.training.device import choose_again
 
 
 def run(options: Resume, terminal: Terminal) -> int:
 
-    save_every_seconds = read_seconds("--save-every", options.save_every)
     with join_group():
         run = load_run(options.run)
         record = run.record
@@ -31,10 +30,7 @@ def run(options: Resume, terminal: Terminal) -> int:
         finish = None
         if options.progress and count_processes() == 1:
             finish = threading.Event()
-        events = run.iter_train(
-            save_every_seconds=save_every_seconds,
-            finish=finish,
-        )
+        events = run.iter_train(finish=finish)
         with terminal.progress_bar() as show_progress:
             _, stopped_by = play(events, terminal, show_progress, run=run, finish=finish)
         return print_result(run, stopped_by, terminal)

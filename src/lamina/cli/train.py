@@ -41,7 +41,6 @@ from lamina.training.threads import computing_with
 
 def run(options: Train, terminal: Terminal) -> int:
 
-    save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None
     if options.time is not None:
         seconds = read_seconds("--time", options.time)
@@ -73,7 +72,6 @@ def run(options: Train, terminal: Terminal) -> int:
                 options.name,
                 tuple(terminal.command),
                 start_from=start,
-                save_every_seconds=save_every_seconds,
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
                 jobs=options.jobs,

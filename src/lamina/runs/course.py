@@ -73,6 +73,8 @@ SPARE_FRACTION = 0.01
 """A fall should end this fraction of the time before the limit."""
 REST_FRACTION = 0.03
 """Between two plans, this fraction of the time passes."""
+SAVE_SECONDS = 60.0
+"""Time between checkpoints within an epoch."""
 FINISHING_FRACTION = 0.1
 """Of the time so far, in which training finishes on request."""
 
@@ -166,7 +168,6 @@ class Course:
     dataset: Dataset
     parts: Parts
     limit: TimeLimit
-    save_every_seconds: float
     _epochs: list[Row] = field(default_factory=list)  # of the history, in the leading process
     _end: EarlyEnd | None = None  # before the last step
     _has_warned: bool = False
@@ -426,7 +427,7 @@ class Course:
 
     def _is_time_to_save(self) -> bool:
         """Whether the last checkpoint is so old that another is due within the epoch."""
-        return time.perf_counter() - self._saved_at >= self.save_every_seconds
+        return time.perf_counter() - self._saved_at >= SAVE_SECONDS
 
     def _is_worth_saving(self) -> bool:
         """Whether to save after this epoch: yes, unless saving takes too much of the time."""

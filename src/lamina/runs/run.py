@@ -117,7 +117,6 @@ class Run:
         *,
         data: DataLike | None = None,
         until: float | None = None,
-        save_every_seconds: float = 60.0,
         progress: bool = True,
     ) -> Report | None:
         """Train the run, from the start or from its last checkpoint, and evaluate it.
@@ -129,7 +128,7 @@ class Run:
         Returns:
             The report on ``test``, else on ``val``. ``None`` if neither can be scored.
         """
-        trained = self.iter_train(data=data, until=until, save_every_seconds=save_every_seconds)
+        trained = self.iter_train(data=data, until=until)
         with closing(trained):  # an interrupt while printing must save and unlock the run, too
             events: Iterable[RunEvent] = trained
             if progress and group.is_leader():
@@ -159,7 +158,6 @@ class Run:
         until: float | None = None,
         is_open: bool = False,
         finish: threading.Event | None = None,
-        save_every_seconds: float = 60.0,
     ) -> Generator[RunEvent, None, None]:
         """Train the run, and yield its events.
 
@@ -177,8 +175,6 @@ class Run:
             finish: Event that ends the training early when it is set (single process only). With
                 ``trapezoid``, the learning rate first falls to zero, in a tenth of the time so
                 far.
-            save_every_seconds: Time between checkpoints within epochs. lamina also saves after each
-                epoch, unless saving would take more than 2 % of the time.
 
         Yields:
             These events, in this order:
@@ -198,11 +194,6 @@ class Run:
             LaminaError: An argument is invalid, a file is damaged, another process trains the run,
                 or the disk is full. The last checkpoint stays intact.
         """
-        if not save_every_seconds >= 0:
-            raise RunError(
-                f"save_every_seconds is {save_every_seconds}; it must be 0 or more. Use"
-                " save_every_seconds=60."
-            )
         dataset = find_dataset(self, data)
         with ExitStack() as stack:
             # from here on, no other process changes the run
@@ -218,15 +209,7 @@ class Run:
             limit = TimeLimit(finish=finish)
             if until is not None:
                 limit = TimeLimit(until, is_open and training.schedule.can_move, finish)
-            course = Course(
-                self.folder,
-                self.record,
-                training,
-                dataset,
-                self.parts,
-                limit,
-                save_every_seconds,
-            )
+            course = Course(self.folder, self.record, training, dataset, self.parts, limit)
             with closing(iter_computing_with(threads, course.iterate())) as events:
                 # an exception thrown in here ends the loop, which saves
                 for event in events:  # noqa: UP028

@@ -123,7 +123,6 @@ class RunSetup:
     name: str | None = None
     command: tuple[str, ...] = ()  # words of the command line, for the records
     start_from: Start | None = None
-    save_every_seconds: float = 60.0
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
     jobs: int | None = None  # runs to train at once (``Jobs``)
@@ -179,12 +178,7 @@ def train_candidate(
         ending = evaluating + (candidate.ending_seconds() - evaluating) / share
         seconds = deadline.seconds_left() - ending
         until = time.perf_counter() + max(LEAST_TRAINING_SECONDS / share, seconds)
-    yield from run.iter_train(
-        until=until,
-        is_open=candidate.is_open,
-        finish=setup.finish,
-        save_every_seconds=setup.save_every_seconds,
-    )
+    yield from run.iter_train(until=until, is_open=candidate.is_open, finish=setup.finish)
 
 
 def iter_planned(candidate: Candidate, deadline: Deadline | None, setup: RunSetup) -> Events[Run]:

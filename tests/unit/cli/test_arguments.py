@@ -9,7 +9,7 @@ from lamina.cli.terminal import read_seconds
 
 
 def test_a_time_has_a_unit() -> None:
-    assert read_seconds("--save-every", "1.5m") == 90.0
+    assert read_seconds("--time", "1.5m") == 90.0
 
 
 def test_runs_are_named_by_their_folders_where_these_differ() -> None:

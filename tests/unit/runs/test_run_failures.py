@@ -155,9 +155,10 @@ def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
 def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatch):
     # so that no short epoch is worth a checkpoint
     monkeypatch.setattr("lamina.runs.course.SAVING_FRACTION", 0.0)
+    monkeypatch.setattr("lamina.runs.course.SAVE_SECONDS", 1e6)
     recipe = Recipe(epochs=3, batch_size=4, precision="fp32", seed=7, lanes=2)
     run = start_run(DATA, NET, recipe, runs_dir=tmp_path)
-    loop = run.iter_train(save_every_seconds=1e6)
+    loop = run.iter_train()
     for event in loop:
         if isinstance(event, Step) and event.step == 2:
             interrupt()
