@@ -245,29 +245,6 @@ def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     assert r"a/\\udcff.png" in json.dumps(found)
 
 
-def test_columns_may_be_named_for_the_model_of_a_run(tmp_path):
-    images = write_images(tmp_path / "a", 20)
-    command = (
-        "train",
-        "Flatten(), Output()",
-        "--data",
-        images,
-        "--epochs",
-        "1",
-        "--runs-dir",
-        tmp_path,
-        "--name",
-        "r",
-    )
-    run_well(*command)
-    other = write_images(tmp_path / "b", 5, seed=5)
-    rows = [f"{path.relative_to(other)},{path.parent.name}" for path in other.rglob("*.png")]
-    (other / "t.csv").write_text("\n".join(["where,what", *rows]) + "\n")
-    columns = ("--image-column", "where", "--label-column", "what")
-    assert run_lamina("data", "labels", other / "t.csv", "--with", tmp_path / "r").returncode == 2
-    run_well("data", "labels", other / "t.csv", "--with", tmp_path / "r", *columns)
-
-
 def test_sample_images_are_written_to_new_folders_only(workplace: Path) -> None:
     (workplace / "photos").mkdir()
     note = workplace / "photos" / "note.txt"

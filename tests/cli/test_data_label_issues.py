@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from support.commands import events, run_lamina, run_refused, run_well, train_once
+from support.commands import events, run_lamina, run_refused, run_well
 from support.images import write_images
 
 
@@ -25,28 +24,6 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def squares(mislabelled: Path) -> Path:
-    """A run that was trained on them."""
-    return train_once("mlp", mislabelled, "--epochs", "8", "--device", "cpu")
-
-
-def test_a_runs_model_names_issues_and_its_training_images(mislabelled, squares):
-    told = run_well("data", "labels", mislabelled, "--with", squares, "--device", "cpu")
-    assert "device: cpu (as requested)" in told.stderr.splitlines()
-    assert "test/dark/wrong.png" in told.stdout
-    assert "the model was trained on these images" in told.stdout
-    _, hard = events(run_lamina("data", "labels", mislabelled, "--with", squares, "--json").stdout)
-    assert hard["event"] == "hard"
-    assert hard["splits"] == ["val", "test"]  # the model was not trained on these
-    pair = next(pair for pair in hard["pairs"] if pair["true"] == "dark")
-    assert pair["predicted"] == "bright"
-    assert {"image": "test/dark/wrong.png", "split": "test"} in pair["examples"]
-    assert pair["images"] == len(pair["examples"])
-    assert pair["interval"][0] < pair["images"] / pair["of"] < pair["interval"][1]
-    assert hard["losses"][0]["image"] in {value["image"] for value in pair["examples"]}
-
-
 def test_copies_in_two_splits_are_found(mislabelled):
     told = run_well("data", "duplicates", mislabelled, "--json")
     (event,) = events(told.stdout)
@@ -60,50 +37,6 @@ def test_copies_in_two_splits_are_found(mislabelled):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ("--size", "6"),
-            "loads images as it did for training, and draws no splits. Leave out --size.",
-        ),
-        (("--val", "0.2", "--label-from", "filename"), "and draws no splits. Leave out --val."),
-    ],
-)
-def test_what_a_run_fixes_cannot_be_given_for_other_data(
-    mislabelled, squares, image_set, words, message
-):
-    told = run_lamina("data", "labels", image_set, "--with", squares, *words)
-    assert told.returncode == 2
-    assert told.stderr.splitlines()[-1].endswith(message)
-    own = run_lamina("data", "labels", mislabelled, "--with", squares, "--label-from", "filename")
-    assert own.returncode == 2
-    assert own.stderr.splitlines()[-1].endswith(
-        "was trained on this data set and loads it in the same way. Leave out --label-from."
-    )
-
-
-def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
-    folder = write_images(tmp_path / "flat", 4)
-    for file in sorted(folder.rglob("*.png")):
-        file.rename(folder / f"{file.parent.name}{file.name}")
-    for name in ("bright", "dark"):
-        (folder / name).rmdir()
-    told = run_well(
-        "data", "labels", folder, "--with", squares, "--label-from", "filename", "--json"
-    )
-    assert {"8 test"} <= set(re.findall(r"\d+ test", told.stderr))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("labels", "--with", "runs/none", "--no-pretrained"), "Leave out --no-pretrained."),
-        (
-            ("labels", "--hard", "found.png"),
-            "Without --with RUN, lamina trains nets. Leave out --hard.",
-        ),
-        (
-            ("labels", "--net", "mine.py"),
-            "Without --with RUN, lamina trains nets. Leave out --net.",
-        ),
         (
             ("labels", "--output", "found.jpg"),
             "it must end in .csv or .png. Use --output found.csv.",
@@ -173,6 +106,7 @@ def test_numbers_have_no_wrong_labels(tmp_path):
     told = run_lamina("data", "labels", table)
     assert told.returncode == 2
     assert "label checking needs classes or labels" in told.stderr
+    assert "largest errors of a run's model instead, use lamina report RUN" in told.stderr
 
 
 def test_a_table_that_may_hold_corrections_is_never_overwritten(workplace):

@@ -144,6 +144,15 @@ def test_data_of_the_run_are_evaluated_on_what_was_held_out(tmp_path, evaluate_o
     own = write_images(tmp_path / "own", 10, seed=5)
     run = train_briefly(own, tmp_path)
     assert evaluate_on(own, run=run)[1]["images"] == 4
+    status, _, printed = evaluate_on(own, "--label-from", "filename", run=run)
+    assert status == 2
+    assert "loads it in the same way. Leave out --label-from." in printed
+
+
+def test_what_training_fixed_has_no_option(evaluate_on, tmp_path):
+    status, _, printed = evaluate_on(tmp_path, "--size", "6")
+    assert status == 2
+    assert "Unknown option --size." in printed
 
 
 def test_images_that_are_no_squares_are_evaluated(tmp_path, evaluate_on):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lamina import Images, find_label_issues
-from support.commands import events, run_lamina, run_well, train_once
+from support.commands import events, run_well
 from support.images import write_images
 
 
@@ -34,12 +33,6 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Image.open(folder / "train" / "dark" / "7.png") as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "test" / "dark" / "copy.png")
     return folder
-
-
-@pytest.fixture(scope="module")
-def squares(mislabelled: Path) -> Path:
-    """A run that was trained on them."""
-    return train_once("mlp", mislabelled, "--epochs", "8", "--device", "cpu")
 
 
 def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
@@ -65,47 +58,6 @@ def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
     with Image.open(sheet) as drawn:
         assert drawn.format == "PNG"
     assert digest_files(mislabelled) == before
-
-
-def test_an_odd_image_is_named_and_hard_ones_are_drawn(mislabelled, workplace):
-    archive = workplace / "squares.zip"
-    with zipfile.ZipFile(archive, "w") as packed:
-        for file in sorted(mislabelled.rglob("*.png")):
-            packed.write(file, file.relative_to(mislabelled))
-        bands = np.zeros((12, 12, 3), np.uint8)
-        bands[::3] = 255
-        Image.fromarray(bands).save(workplace / "odd.png")
-        packed.write(workplace / "odd.png", "test/dark/odd.png")
-    run_well(
-        "train", "mlp", "--data", archive, "--epochs", "8", "--name", "squares", "--device", "cpu"
-    )
-    told = run_well(
-        "data", "labels", archive, "--with", "runs/squares", "--hard", "hard.png", "--top", "2"
-    )
-    lines = told.stdout.splitlines()
-    assert "hard classes and images, among 34 images in val and test:" in lines
-    with Image.open(workplace / "hard.png") as drawn:
-        assert drawn.format == "PNG"
-
-
-def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
-    table = write_images(tmp_path / "sizes", 30) / "size.csv"
-    sizes = np.linspace(0, 1, 60)
-    sizes[17] = 40  # a slip
-    rows = [
-        f"{'bright' if row < 30 else 'dark'}/{row % 30}.png,{size},"
-        f"{'test' if row % 4 == 1 else 'train'}"
-        for row, size in enumerate(sizes)
-    ]
-    table.write_text("\n".join(["image,size,split", *rows]))
-    run_well("train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu")
-    words = ("data", "labels", table, "--with", "runs/sizes")
-    (hard,) = events(run_lamina(*words, "--json").stdout)
-    assert (hard["classes"], hard["pairs"]) == ([], [])
-    assert (hard["losses"][0]["image"], hard["losses"][0]["true"]) == ("bright/17.png", "40")
-    told = run_well(*words, "--hard", "hard.png")
-    assert "worth checking" not in told.stdout
-    assert (workplace / "hard.png").exists()
 
 
 def test_large_images_are_not_copied_to_be_compared(tmp_path, image_set):

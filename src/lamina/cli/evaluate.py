@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,20 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from lamina.cli.models import choose_evaluated_data, load_predictor
+from lamina.cli.models import choose_run_data, load_predictor
 from lamina.cli.options import Evaluate
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
-from lamina.data import Dataset, Images
+from lamina.data import NAMES, Dataset, Images, load_data, load_to_evaluate
 from lamina.data.arrays import find_digests
-from lamina.data.load import find_prepared
-from lamina.errors import DataError, name_some, plural
+from lamina.data.description import describe_data
+from lamina.data.load import find_prepared, full_source
+from lamina.errors import DataError, LaminaWarning, name_some, plural
 from lamina.evaluation.evaluating import evaluate_with_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import make_prediction, name_columns
+from lamina.evaluation.predictor import Predictor
 from lamina.files import open_atomically
 from lamina.runs.run import Run, correct_outputs, find_outputs, load_run, score_outputs
 from lamina.text import guard
@@ -36,9 +39,7 @@ def run(options: Evaluate, terminal: Terminal) -> int:
     if options.data is None and "labels_from" in options.preparation:
         return _score_corrected(options, terminal)
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-    dataset, is_of_run = choose_evaluated_data(
-        run, options.data, predictor, terminal, options.preparation, options.unknown
-    )
+    dataset, is_of_run = _load_data(run, predictor, options, terminal)
     images = _choose_split(dataset, options)
     split = images.split
     report, logits = evaluate_with_logits(predictor.model, images)
@@ -91,6 +92,57 @@ def _score_corrected(options: Evaluate, terminal: Terminal) -> int:
         excluded=effect.excluded,
     )
     return 0
+
+
+def _load_data(
+    run: Run, predictor: Predictor, options: Evaluate, terminal: Terminal
+) -> tuple[Dataset, bool]:
+    """Load the run's data or another data set; the second value is whether it is the run's."""
+    source = options.data
+    task = predictor.task
+    changes = options.preparation
+    recorded = run.record.data
+    if (
+        source is None
+        or full_source(source) == recorded.source
+        or _is_moved_to(run, source, terminal)
+    ):
+        if changes:
+            advice = f"Leave out {changes.flags_of()}."
+            if source is not None and "labels_from" in changes:
+                advice = "To score its images with corrected labels, leave out --data."
+            raise DataError(
+                f"{run.path} was trained on this data set and loads it in the same way. {advice}"
+            )
+        return choose_run_data(run, source, terminal), True
+    # corrections and names of folders belong to the run's own data
+    values: dict[str, Any] = {"labels_from": (), "splits": (), **changes}
+    values["size_px"] = predictor.size_px
+    values["task"] = task.kind.name
+    preparation = replace(recorded.preparation, **values)
+    with terminal.progress("preparing images", quiet_seconds=0) as progress:
+        dataset = load_to_evaluate(
+            source, preparation, task.target_names, options.unknown, progress=progress
+        )
+    for line in describe_data(dataset, "as requested"):
+        terminal.remark(line)
+    return dataset, False
+
+
+def _is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
+    """Whether a run's data set is missing from its original path and has moved to ``source``."""
+    recorded = run.record.data
+    if {recorded.source, source} & set(NAMES) or Path(recorded.source).exists():
+        return False
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=LaminaWarning),
+            terminal.progress("preparing images", quiet_seconds=0) as progress,
+        ):
+            dataset = load_data(source, recorded.preparation, progress=progress)
+    except DataError:
+        return False
+    return dataset.fingerprint == recorded.fingerprint
 
 
 def _choose_split(dataset: Dataset, options: Evaluate) -> Images:

@@ -93,6 +93,20 @@ class PreparationFields(Given):
     types: ClassVar = {"group_from": str, "labels_from": tuple[str, ...]}  # not their contents
 
 
+class OtherData(PreparationFields):
+    """Flags for the fields that a run's training does not fix."""
+
+    names: ClassVar = (
+        "label_from",
+        "splits",
+        "image_column",
+        "label_columns",
+        "label_separator",
+        "split_column",
+        "labels_from",
+    )
+
+
 BY_RECIPE = (
     "epochs",
     "batch_size",
@@ -166,9 +180,7 @@ class Data:
 class DataLabels:
     """Find labels that are worth checking. Nothing is changed.
 
-    lamina trains nets by cross-validation, so that no net has seen a label that it judges. With
-    --with, the model of a run judges the labels, and lamina prints hard classes and hard images,
-    too.
+    lamina trains nets by cross-validation, so that no net has seen a label that it judges.
 
     Example: lamina data labels photos --output issues.csv
     """
@@ -176,19 +188,12 @@ class DataLabels:
     in_help_all: ClassVar = ("progress",)
 
     data: Source
-    run: Annotated[Path | None, Arg(metavar="RUN", flag="with")] = None
-    """judge the labels with the model of a run, and also print hard classes and hard
-    images"""
     pretrained: bool = True
     """use pretrained weights that are already on this machine"""
-    net: OwnModule = None
     device: Device = "auto"
     top: Top = 10
     output: tuple[Path, ...] = ()
     """save the labels as a table to correct (.csv), a sheet of images (.png) or both"""
-    hard: Path | None = None
-    """with --with: save a sheet of the most frequent confusions and of the images with the largest
-    losses to this .png file"""
     progress: Progress = False
     json: Json = False
     preparation: PreparationFields = field(default_factory=PreparationFields)
@@ -475,7 +480,7 @@ class Evaluate:
     output: Path | None = None
     """save a table with a row for each image to this .csv file: target, prediction, probabilities,
     split and fold; for the model of a cross-validation, also the predictions of its folds"""
-    preparation: PreparationFields = field(default_factory=PreparationFields)
+    preparation: OtherData = field(default_factory=OtherData)
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False

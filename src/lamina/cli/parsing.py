@@ -45,10 +45,11 @@ class Arg:
 
 
 class Given(dict[str, Any]):
-    """The typed values for fields of the dataclass ``kind``; each field has a flag."""
+    """The typed values for fields of the dataclass ``kind``."""
 
     kind: ClassVar[type]
     group: ClassVar[str]  # its title in the help
+    names: ClassVar[Collection[str]] = ()  # of the fields with a flag; by default, all
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
     args: ClassVar[Mapping[str, Arg]] = {}
@@ -315,6 +316,8 @@ def _list_given(given: type[Given]) -> list[Option]:
     texts = read_texts(given.kind)
     options = []
     for field in dataclasses.fields(given.kind):
+        if given.names and field.name not in given.names:
+            continue
         hint: Any = Annotated[hints[field.name], given.args.get(field.name, Arg())]
         default = given.defaults.get(field.name, field.default)
         option = _make_option(field, hint, texts[field.name], default)

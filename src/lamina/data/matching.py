@@ -19,8 +19,8 @@ from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 WHOLE_RULE = "none; all images are test"
 
 
-Unknown: TypeAlias = Literal["error", "ignore", "keep"]
-"""What to do with classes that the model lacks; with ``keep``, the data keeps its own classes."""
+Unknown: TypeAlias = Literal["error", "ignore"]
+"""What to do with classes that the model lacks: stop, or leave out their images."""
 
 
 def load_to_evaluate(
@@ -40,8 +40,8 @@ def load_to_evaluate(
         preparation: the preparation of the run that trained the model; for other data, usually
             ``replace(preparation, splits=(), labels_from=())``.
         target_names: the model's classes, labels or numbers.
-        unknown: what to do with images of classes that the model does not have: ``error``,
-            ``ignore`` (leave them out) or ``keep`` (the data keeps its own classes).
+        unknown: what to do with images of classes that the model does not have: ``error`` or
+            ``ignore`` (leave them out).
         progress: as for :func:`load_data`.
 
     Returns:
@@ -65,9 +65,7 @@ def load_to_evaluate(
         whole = replace(dataset.train, split="test")
         dataset = replace(dataset, train=dataset.train.take([]), test=whole, split_rule=WHOLE_RULE)
     kind = dataset.train.kind
-    if unknown == "keep" or kind.name != preparation.task:
-        return dataset
-    if kind not in (SINGLE_LABEL, MULTI_LABEL):
+    if kind.name != preparation.task or kind not in (SINGLE_LABEL, MULTI_LABEL):
         return dataset
     absent = [name for name in dataset.list_classes() if name not in target_names]
     if absent:

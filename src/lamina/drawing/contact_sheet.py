@@ -1,20 +1,16 @@
-"""Sheets of images: samples of each class, label issues, hard images, and similar images."""
+"""Sheets of images: samples of each class, label issues, and similar images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import PurePath
 
-import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from lamina.data import Images
 from lamina.data.thumbnails import make_tile
 from lamina.drawing.sheets import SheetRow, break_rows, lay_out
 from lamina.insight.confident_learning import LabelIssues
-from lamina.insight.confusions import Confusions
 from lamina.insight.neighbors import SimilarImages
 from lamina.targets import REGRESSION
 from lamina.text import shorten
@@ -23,8 +19,6 @@ SIDES_PX = {12: 128, 30: 96, 200: 64}  # of an image, on sheets with up to this 
 COLUMNS = 8
 MOST_ROWS = 200
 MOST_LABEL_ISSUES = 80
-MOST_PAIRS = 10
-MOST_LOSSES = 16
 SIMILAR_PX = 96
 
 
@@ -62,28 +56,6 @@ def build_label_issues_sheet(labels: LabelIssues, title: str) -> Image.Image:
     return lay_out(break_rows(tiles, captions, COLUMNS), title, rest=rest)
 
 
-def build_hard_sheet(
-    confusions: Confusions, pixels: Sequence[UInt8[np.ndarray, "h w c"]], title: str
-) -> Image.Image:
-    """A sheet of the largest losses and of confused pairs; ``pixels`` has all images."""
-    pairs = confusions.pairs[:MOST_PAIRS]
-    hardest = confusions.hardest[:MOST_LOSSES]
-    side = _choose_side(-(-len(hardest) // COLUMNS) + len(pairs))
-    tiles = [make_tile(pixels[image.row], side) for image in hardest]
-    captions = [(shorten(image.true), f"→ {shorten(image.predicted)}") for image in hardest]
-    first, *more = break_rows(tiles, captions, COLUMNS)
-    rows = [replace(first, name="largest losses", remark="target → prediction"), *more]
-    for pair in pairs:
-        low = 100 * pair.interval.low
-        high = 100 * pair.interval.high
-        tiles = [make_tile(pixels[row], side) for row in pair.rows[:COLUMNS]]
-        name = f"{shorten(pair.target)} → {shorten(str(pair.predicted))}"
-        remark = f"{len(pair.rows):,} of {pair.images:,}: {low:.1f} to {high:.1f} %"
-        rows.append(SheetRow(tiles, (), name, remark))
-    rest = _count_rest(len(confusions.pairs) - MOST_PAIRS, " pairs")
-    return lay_out(rows, title, rest=rest)
-
-
 def build_similar_sheet(
     results: Sequence[SimilarImages], title: str, rest: str = ""
 ) -> Image.Image:
@@ -99,8 +71,8 @@ def build_similar_sheet(
     return lay_out(rows, title, rest=rest)
 
 
-def _count_rest(count: int, noun: str = "") -> str:
-    return f"and {count:,} more{noun}, not drawn" if count > 0 else ""
+def _count_rest(count: int) -> str:
+    return f"and {count:,} more, not drawn" if count > 0 else ""
 
 
 def _choose_side(rows: int) -> int:

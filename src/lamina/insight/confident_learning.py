@@ -296,8 +296,7 @@ def check_kind(kind: Kind) -> None:
     if kind is REGRESSION:
         raise DataError(
             "The targets are numbers; label checking needs classes or labels.",
-            remedy="To see the largest errors of a run's model instead, use lamina data labels DATA"
-            " --with RUN",
+            remedy="To see the largest errors of a run's model instead, use lamina report RUN",
         )
 
 
