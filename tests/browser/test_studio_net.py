@@ -65,7 +65,7 @@ def test_cards_and_python_are_two_views_of_one_net(
     units.fill("20")
     cards.first.get_by_role("button").first.press("Delete")
     expect(cards.first.locator(".problem")).to_contain_text(
-        "Linear(20): expected a vector (F,), got (3, 32, 32)"
+        "Linear(20): expected a list of numbers, got 3 maps of 32×32"
     )
     expect(cards.first.get_by_role("button").first).to_be_focused()
     expect(studio_page.get_by_role("button", name="Train", exact=True)).to_be_disabled()

@@ -78,7 +78,7 @@ def test_a_confusion_leads_to_an_image_and_its_explanation(show_run: Show):
     tile.press("Enter")
     closer = page.get_by_role("dialog")
     expect(closer).to_contain_text("filters of the first layer")
-    expect(closer).to_contain_text("target: ")
+    expect(closer).to_contain_text("true class: ")
     closer.get_by_role("button", name="Explain this prediction").click()
     expect(closer.locator(".map img")).to_have_count(2)
     closer.get_by_role("button", name="Similar training images").click()
@@ -108,6 +108,25 @@ def test_the_number_that_was_chosen_last_counts(show_run: Show):
         held[0].continue_()
     expect(panel.get_by_role("heading", name=title, exact=True)).to_be_visible()
     assert tiles.all_inner_texts() == before
+
+
+def test_the_result_is_told_in_images_and_terms_are_explained(show_run: Show):
+    page = show_run("one", "training")
+    right = r"Right on \d+ of [\d,]+ new images"
+    expect(page.locator("#score")).to_have_text(re.compile(right))
+    expect(page.locator("#sure > p")).to_be_hidden()
+    page.get_by_text("How sure is that?").click()
+    expect(page.locator("#sure > p")).to_contain_text("95 % interval")
+    mark = page.locator("#curves").get_by_role("button", name="What is “Loss”")
+    meaning = page.locator("#curves .meaning").first
+    mark.click()
+    expect(meaning).to_contain_text("The number that training lowers")
+    assert Axe().run(page).response["violations"] == []
+    page.keyboard.press("Escape")
+    expect(meaning).to_be_hidden()
+    mark.press("Enter")
+    expect(meaning).to_be_visible()
+    expect(meaning).to_be_in_viewport(ratio=1)
 
 
 def test_a_green_tick_is_earned(show_run: Show, studio: Studio):

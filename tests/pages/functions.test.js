@@ -11,6 +11,7 @@ import { useRecipe } from "../../src/lamina/deploy/studio/page/actions/plan.js";
 import { listSeries } from "../../src/lamina/deploy/studio/page/views/curves.js";
 import { change, findJob, isActive, state } from "../../src/lamina/deploy/studio/page/state.js";
 import { describeSelected } from "../../src/lamina/deploy/studio/page/views/status.js";
+import { findMeaning, readGlossary } from "../../src/lamina/deploy/studio/page/views/term.js";
 import { count, duration, percent, plain, short } from "../../src/lamina/deploy/web/page/parts.js";
 import { html } from "../../src/lamina/deploy/web/page/preact.js";
 
@@ -46,6 +47,16 @@ test("counts are grouped, and large ones have a unit", () => {
   assert.equal(short(10_000), "10 k");
   assert.equal(short(33_600_000), "33.6 M");
   assert.equal(short(2_100_000_000), "2.1 G");
+});
+
+test("the glossary explains a term, also in the plural, with a unit, or by another name", () => {
+  const file = new URL("../../src/lamina/deploy/studio/page/glossary.md", import.meta.url);
+  state.glossary = readGlossary(readFileSync(file, "utf8"));
+  const terms = ["Loss", "Epochs", "val", "Batch size", "Learning rate", "95 % interval", "unit", "receptive field"];
+  const others = ["multiply-adds", "Label smoothing", "Seed", "Cutout (px)", "pretrained", "dead units"];
+  for (const term of [...terms, ...others]) assert.match(findMeaning(term), /^[A-Z].*[.)]$/u, term);
+  assert.equal(findMeaning("Batch size"), findMeaning("batch"));
+  assert.equal(findMeaning("Flow"), undefined);
 });
 
 test("durations are in the unit that a person would use", () => {
@@ -185,9 +196,11 @@ test("the status line says what came of a run", () => {
   const rows = [{ epoch: 1 }, { epoch: 2 }];
   assert.equal(describeRun({ rows }, null), "paused at epoch 2/5; Continue resumes exactly there");
   assert.equal(describeRun({ rows, is_finished: true }, null), "done: a has no score");
-  assert.equal(describeRun({ rows, score: "test accuracy 90.0 %" }, null), "done: test accuracy 90.0 %; a");
-  const guessed = { rows, score: "test accuracy 10.0 %", is_better: false };
-  assert.equal(describeRun(guessed, null), "done: test accuracy 10.0 %, hardly better than guessing; a");
+  assert.equal(describeRun({ rows, score: "test error 1.2" }, null), "done: test error 1.2; a");
+  const guessed = { rows, score: "test accuracy 10.0 % (36 images)", is_better: false, baseline_text: "9.0 %" };
+  assert.equal(describeRun(guessed, null), "done: test accuracy 10.0 %, hardly better than guessing (9.0 %); a");
+  const counted = { ...guessed, score_value: 8 / 9, images: 36, baseline_value: 1 / 3, is_better: true };
+  assert.equal(describeRun(counted, null), "done: right on 32 of 36 new images; guessing gets 12; a");
   assert.equal(describeRun({ rows }, { state: "failed" }), "a was stopped after epoch 2/5");
   assert.equal(describeRun({ net: undefined }, { state: "failed" }), "a could not be trained");
   assert.equal(describeRun({ net: undefined }, { state: "stopped" }), "a was cancelled; nothing was saved");

@@ -46,7 +46,7 @@ ACTIONS["forget"] = forget
 """
 """A studio that can stop all jobs, and forget them and its events."""
 EPOCH = re.compile(r"epoch \d+/\d+")
-DONE = re.compile(r"done: test accuracy \d+\.\d+ %")
+DONE = re.compile(r"done: right on [\d,]+ of [\d,]+ new images")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,9 @@ def _summarize(run: Run, rows: list[Row], runs_dir: Path) -> dict[str, Any]:
             "score": report.headline(),
             "score_value": score.value,
             "score_text": score.format(score.value, 1),
+            # of accuracy, which is then told in images
+            "images": report.images if _is_count(report) else None,
+            "baseline_value": report.baseline and report.baseline.value,
             "baseline_text": report.baseline and score.format(report.baseline.value, 1),
             "is_better": _is_better(report),
         }
@@ -101,6 +104,11 @@ def _summarize(run: Run, rows: list[Row], runs_dir: Path) -> dict[str, Any]:
         "parent": parent,
         **result,
     }
+
+
+def _is_count(report: Report) -> bool:
+    """Whether the score is the fraction of images with the correct class."""
+    return report.score.name == "accuracy" and report.kind in ("single-label", "binary")
 
 
 def _is_better(report: Report) -> bool:

@@ -18,7 +18,12 @@ from starlette.routing import Route
 # have sent everything.
 READ_LIMIT = 4  # times the limit
 BODY_SECONDS = 15.0
-TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}  # of files of a page
+TYPES = {  # of files of a page
+    "html": "text/html",
+    "js": "text/javascript",
+    "css": "text/css",
+    "md": "text/markdown",
+}
 RETRY_AFTER = {"Retry-After": "1"}
 
 

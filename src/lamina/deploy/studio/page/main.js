@@ -10,9 +10,10 @@ import { receiveTake } from "./actions/take.js";
 import { receiveTraining } from "./actions/training.js";
 import { ask, openEvents } from "./api.js";
 import { html, render } from "./preact.js";
-import { load, save } from "./request.js";
+import { load, request, save } from "./request.js";
 import { change, findSource, mount, state } from "./state.js";
 import { App, NEEDS_TOKEN } from "./views/app.js";
+import { readGlossary } from "./views/term.js";
 
 const RECEIVERS = [receiveData, receiveClasses, receiveLabels, receiveTraining, receiveTake, receiveLessons];
 const RETRY_MS = 1000;
@@ -94,5 +95,11 @@ function noteBegin(job) {
   return { ...job, began: Date.now() - 1000 * job.ran_seconds };
 }
 
+async function loadGlossary() {
+  const response = await request("glossary.md");
+  change({ glossary: readGlossary(await response.text()) });
+}
+
 mount(() => render(html`<${App} />`, document.body));
+loadGlossary().catch(() => null); // the page works without it
 follow();

@@ -11,6 +11,7 @@ export const state = {
   runs: [],
   jobs: new Map(), // by number
   documentation: "", // its address, if the package knows it
+  glossary: new Map(), // definitions by term
 
   // The page itself.
   connection: { message: "Loading …" }, // and isLost, needsToken, isTried (a token was typed)

@@ -6,6 +6,7 @@ import { Button, Details, Note, Problem, Units, count, plain, plural, short } fr
 import { html, useState } from "../preact.js";
 import { change, state } from "../state.js";
 import { Field, Helped } from "./recipe.js";
+import { Term } from "./term.js";
 
 const DRAGGED = "text/x-layer";
 
@@ -28,6 +29,14 @@ const ARGUMENTS = {
 
 const nameArgument = (argument) => ARGUMENTS[argument]?.[0] ?? argument.replaceAll("_", " ");
 
+// Shapes in words: (3, 8, 8) are 3 maps of 8×8.
+const sayShapes = (text) =>
+  text
+    ?.replace(/\((\d+), (\d+), (\d+)\)/gu, "$1 maps of $2×$3")
+    .replace(/\((\d+),\)/gu, "$1 numbers")
+    .replace("a vector (F,)", "a list of numbers")
+    .replace("an image (C, H, W)", "maps");
+
 // The words of the studio about a kind of layer.
 function explain(kind) {
   const meaning = state.layers.find(({ name }) => name === kind)?.meaning;
@@ -43,7 +52,7 @@ export function Cards({ cards }) {
 function Card({ card, place }) {
   const { id, name = card.text, shape = [] } = card;
   const empty = card.arguments?.find((argument) => !argument.value && !argument.default);
-  const problem = empty ? `${nameArgument(empty.name)} must be a whole number, such as 32.` : card.problem;
+  const problem = empty ? `${nameArgument(empty.name)} must be a whole number, such as 32.` : sayShapes(card.problem);
   const [channels, ...sides] = shape; // or the length of a vector
   const isOpen = state.openCard === id;
   const drag = ({ dataTransfer }) => dataTransfer.setData(DRAGGED, String(place));
@@ -87,7 +96,7 @@ function OpenCard({ card, place }) {
       ${tool("down", "Move down", () => move(card, 1, `down-${id}`))}
       ${tool("remove", "Remove", () => remove(card))}
     </div>
-    <${Note}>${explain(name)} ${card.shape && describeCosts(card)}</${Note}>
+    <${Note}>${explain(name)} ${card.shape && describeCosts(card)} <${Term} name="receptive field" /></${Note}>
   </div>`;
 }
 

@@ -7,7 +7,7 @@ import { Explanations } from "./explanations.js";
 
 const FIRST = 12; // images, until more are wanted
 const FEW = 8; // layers that are shown at once
-const NAMES = { regression: "number", "multi-label": "label" };
+const NAMES = { regression: "number", "multi-label": "labels" };
 
 // Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an image.
 export function Gallery({ run, split, problem, images, describe }) {
@@ -48,12 +48,13 @@ function Closer({ run, split, image: { row, name }, close }) {
 // The prediction for an image, and what the layers make of it.
 export function Inside({ image, predicted, values, target, kind, filters, layers }) {
   const isNumber = kind === "regression";
-  const heads = [NAMES[kind] ?? "class", isNumber ? "predicted" : "probability"];
+  const name = NAMES[kind] ?? "class";
+  const heads = [name, isNumber ? "predicted" : "probability"];
   const share = (value) =>
     html`<div class="share"><i style=${{ width: `${100 * value}%` }}></i><span>${percent(value)}</span></div>`;
   const rows = values.map(([name, value]) => [name, isNumber ? String(Number(value.toPrecision(5))) : share(value)]);
   return html`
-    <p>Prediction: <strong>${predicted}</strong>${target !== null && `; target: ${target}`}</p>
+    <p>Prediction: <strong>${predicted}</strong>${target !== null && `; true ${name}: ${target}`}</p>
     <div class="looks">
       <div class="look">
         <h4>input of the net</h4>

@@ -4,6 +4,7 @@ import { Button, Details, Note, Table, percent, plain } from "../parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../preact.js";
 import { load, save } from "../request.js";
 import { change, findJob, isActive, state } from "../state.js";
+import { Term } from "./term.js";
 
 /* global uPlot */
 
@@ -69,7 +70,7 @@ function Chart({ title, series, format, most = Infinity, smoothing, zoom, setZoo
   const tell = ({ label, points }) => `${label} from ${format(points[0][1])} to ${format(points.at(-1)[1])}`;
   const label = plain(`${title}: ${series.map(tell).join("; ")}`);
   return html`<figure hidden=${!series.length}>
-    <figcaption>${title}</figcaption>
+    <figcaption>${title} <${Term} name=${title} /></figcaption>
     <div class="chart" role="img" aria-label=${label} ref=${place}></div>
     <${Details} summary=${`${title} as a table`} onToggle=${({ target }) => setOpen(target.open)}>
       ${isOpen && html`<${Rows} title=${title} series=${series.filter(({ isThin }) => !isThin)} format=${format} />`}

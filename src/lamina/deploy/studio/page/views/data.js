@@ -7,6 +7,7 @@ import { html } from "../preact.js";
 import { change, describeSource, findSource, state } from "../state.js";
 import { Classes } from "./classes.js";
 import { Labels } from "./labels.js";
+import { Term } from "./term.js";
 
 const WORDS = { error: "Error", warning: "Warning", note: "Note" };
 const PURPOSES = { train: "to learn from", val: "to check during training (val)", test: "to test" };
@@ -73,12 +74,13 @@ function Preview({ images, shape, kind, classes, groups, findings, sizes }) {
   const more = classes - groups.length;
   return html`
     <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${originals} px, ${color}${use}</p>
-    <p id="splits">${splits.join(", ")}</p>
+    <p id="splits">${splits.join(", ")} <${Term} name="split" /></p>
     ${KINDS[kind] && html`<${Note}>${KINDS[kind]}</${Note}>`}
     <${Note}>How many of each class to learn from:</${Note}>
     <ul class="sheet" aria-label="Samples of each class">${groups.map(Group)}</ul>
     ${more > 0 && groups.length > 1 && html`<${Note}>and ${plural(more, "more class", "more classes")}</${Note}>`}
-    ${findings.length ? html`<${Findings} findings=${findings} />` : html`<p class="good">No problems found.</p>`}
+    ${!findings.length && html`<p class="good">No problems found.</p>`}
+    ${findings.length > 0 && html`<${Findings} findings=${findings} kind=${kind} />`}
   `;
 }
 
@@ -90,11 +92,12 @@ function Group({ name, count: size, images }) {
   </li>`;
 }
 
-function Findings({ findings }) {
+function Findings({ findings, kind }) {
+  const word = kind in KINDS ? "target" : "class";
   const list = ({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`;
   const which = (shown, size) => (shown < size ? `The first ${shown} of ${count(size)} images` : "Which images");
   const show = ({ severity, message, images, size }) => html`<li class=${severity}>
-    <strong>${WORDS[severity]}: </strong>${withoutOptions(message)}
+    <strong>${WORDS[severity]}: </strong>${withoutOptions(message).replaceAll("target", word)}
     ${size > 0 && html`<${Details} summary=${which(images.length, size)}><ul>${images.map(list)}</ul></${Details}>`}
   </li>`;
   const summary = `${plural(findings.length, "finding")} about these images`;

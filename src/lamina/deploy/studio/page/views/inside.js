@@ -5,6 +5,7 @@ import { askLast } from "../api.js";
 import { Button, Details, Layers, Note, Picture, Problem, Table, percent } from "../parts.js";
 import { html, useEffect, useState } from "../preact.js";
 import { change, findJob, isActive } from "../state.js";
+import { Term } from "./term.js";
 
 const LOOK_MS = 2000;
 const REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
@@ -68,6 +69,7 @@ function Statistics({ names, gradient_norms: gradients, update_norms: updates, w
   ]);
   const heads = ["layer", "gradient norm", "update ÷ weights", "dead units"];
   return html`<${Details} summary="Gradients and dead units of each layer">
+    ${["gradient", "dead units"].map((name) => html`<${Note}>${name} <${Term} name=${name} /></${Note}>`)}
     <${Table} heads=${heads} rows=${rows} caption="Statistics after the last measured epoch" />
   </${Details}>`;
 }

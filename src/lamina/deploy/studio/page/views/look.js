@@ -5,6 +5,7 @@ import { Button, Details, Note, Outcome, Picture, Table, count, plural, useLoade
 import { html, useLayoutEffect, useRef, useState } from "../preact.js";
 import { findJob, isActive } from "../state.js";
 import { Gallery } from "./closer.js";
+import { Term } from "./term.js";
 
 // of a confusion matrix; with more, the most frequent confusions are listed
 const MOST_CLASSES = 25;
@@ -53,6 +54,8 @@ function Report({ run, verdict, lines, table: [heads, rows], report, confusions,
   `;
 }
 
+const TRUE = { regression: "True numbers", "multi-label": "True labels" }; // of an image; else its class
+
 const describePair = ({ target, predicted }) => [`${target} →`, predicted];
 
 function Largest({ run, kind, names, largest }) {
@@ -61,7 +64,10 @@ function Largest({ run, kind, names, largest }) {
   const what = isNumber ? `for ${names.join(", ")}` : "with its probability";
   return html`
     <h3>${isNumber ? "Largest errors" : title}</h3>
-    <${Note}>Target → prediction ${what}, the largest loss first. Choose an image to look inside the net.</${Note}>
+    <${Note}>
+      ${TRUE[kind] ?? "True class"} → prediction ${what}, the largest loss <${Term} name="loss" /> first. Choose an
+      image to look inside the net.
+    </${Note}>
     <${Gallery} run=${run} ...${largest} describe=${describePair} />
   `;
 }
@@ -103,7 +109,7 @@ function Confusions({ confusions, chosen, choose }) {
   };
   const list = confusions.length > 1 ? listLabels : confusions[0][0].length > MOST_CLASSES ? listPairs : listMatrix;
   return html`<div onKeyDown=${walk}>
-    <h3>What it confuses</h3>
+    <h3>What it confuses <${Term} name="confusion matrix" /></h3>
     <${Note}>Choose a number to see its images; arrow keys move between numbers. The stronger the color, the larger the
       part of the true class or of all images.</${Note}>
     <${Table} ...${list(confusions, offer)} />
@@ -169,7 +175,7 @@ function Responses({ run, layers }) {
   const [request, start] = useRequest();
   const show = () => start("Searching training images for the patches", askLast("units", { run: run.name, layer }));
   return html`
-    <h3>What its units respond to</h3>
+    <h3>What its units respond to <${Term} name="unit" /></h3>
     <div class="row">
       <label for="unit-layer">Layer</label>
       <select id="unit-layer" value=${layer} onChange=${({ target }) => setLayer(target.value)}>

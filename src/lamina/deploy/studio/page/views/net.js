@@ -6,6 +6,7 @@ import { html, useEffect } from "../preact.js";
 import { state } from "../state.js";
 import { AddLayer, Cards } from "./cards.js";
 import { Flow } from "./flow.js";
+import { Term } from "./term.js";
 
 export const CHOSEN =
   "lamina tries several nets on your images and trains the best within the time limit. " +
@@ -59,6 +60,9 @@ function Layers() {
   return html`
     <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
     <${Note} id="net-total">${key && describeCosts()}</${Note}>
+    <p class="note" hidden=${!key}>
+      parameters <${Term} name="parameters" /> multiply-adds <${Term} name="multiply-adds" />
+    </p>
     <${Button} small disabled=${!state.forward || !key} onClick=${showAnother}>Another image</${Button}>
     <${Cards} cards=${cards} />
     <${AddLayer} cards=${cards} />

@@ -2,14 +2,15 @@
 
 import { selectRun } from "../actions/runs.js";
 import { act, applyChange } from "../actions/training.js";
-import { Button, Note, Problem, Progress, count, duration, plural } from "../parts.js";
+import { Button, Details, Note, Problem, Progress, count, duration, plural } from "../parts.js";
 import { html } from "../preact.js";
 import { change, findJob, findSelected, hasEnded, isActive, listTrainings, state } from "../state.js";
 import { Curves } from "./curves.js";
 import { Further } from "./further.js";
 import { Inside } from "./inside.js";
 import { CHOSEN } from "./net.js";
-import { isTraining } from "./status.js";
+import { describeResult, isTraining } from "./status.js";
+import { Term } from "./term.js";
 
 const MOST_DIAGNOSES = 3;
 
@@ -89,17 +90,19 @@ export function RunHead() {
 
 // A tick is earned: only a gain over guessing that is no chance has it.
 function Result({ run }) {
-  const { score, rows, planned, is_better: isBetter, baseline_text: baseline } = run;
+  const { score, rows, planned, images, is_better: isBetter, baseline_text: baseline } = run;
   if (!score) {
     const epochs = `${planned ? `${rows.length} of ` : ""}${plural(planned ?? rows.length, "epoch")} trained`;
     return html`<${Note}>${epochs}${hasEnded(run) && ", no score"}</${Note}>`;
   }
-  const [value, interval] = score.split(/ (?=\()/u);
-  const verdict = isBetter === false ? `, hardly better than guessing (${baseline})` : `; guessing gets ${baseline}`;
+  const text = describeResult(run);
   const link = (tab, text) => html`<a href="#panel" onClick=${() => change({ tab })}>${text}</a>`;
   return html`<p id="score" class=${isBetter ? "good" : ""}>
-      <strong>${isBetter && "✓ "}${value}${baseline && verdict}</strong> <span class="note">${interval}</span>
+      <strong>${isBetter && "✓ "}${text[0].toUpperCase()}${text.slice(1)}</strong>
     </p>
+    <${Details} id="sure" summary="How sure is that?">
+      <p>${score}${images && `; guessing gets ${baseline}`}. <${Term} name="95 % interval" /></p>
+    </${Details}>
     <p class="note">
       ${adviseTime(run)} Next: ${link("look", "see its predictions")}, or ${link("try", "try it on your own image")}.
     </p>`;

@@ -5,6 +5,7 @@ import { fill, listRecipes, setFields } from "../actions/plan.js";
 import { Button, Details, Problem } from "../parts.js";
 import { html, useState } from "../preact.js";
 import { change, readFields, state } from "../state.js";
+import { Term } from "./term.js";
 
 const MAIN = 3; // fields beside the time limit
 const WORDS = { True: "yes", False: "no", None: "none" };
@@ -22,7 +23,7 @@ export function Field({ field: { label, help, choices = [] }, value, placeholder
   const input = html`<input ...${common} placeholder=${word(placeholder)} spellcheck=${false} autocomplete="off"
     onInput=${type} />`;
   return html`<div class="field">
-    <label for=${id}>${label}</label>
+    <div><label for=${id}>${label}</label> <${Term} name=${label} /></div>
     ${choices.length ? select : input}
     <span id=${`${id}-help`} hidden>${help}</span>
   </div>`;

@@ -1,9 +1,21 @@
 // The line in the header: what the selected run does, or what came of it.
 
-import { duration, percent } from "../parts.js";
+import { count, duration, percent } from "../parts.js";
 import { html, useEffect, useState } from "../preact.js";
 import { findJob, findSelected, hasEnded, isActive, state } from "../state.js";
 import { findMetric, formatScore } from "./curves.js";
+
+// A result in the words of a beginner, with what guessing gets; other metrics than accuracy as they are.
+export function describeResult({ score, score_value: value, images, is_better: isBetter, ...guess }) {
+  const tell = (fraction) => count(fraction * images);
+  const [title] = score.split(/ (?=\()/u);
+  const result = images ? `right on ${tell(value)} of ${count(images)} new images` : title;
+  if (!guess.baseline_text) return result;
+  const guessed = images ? tell(guess.baseline_value) : guess.baseline_text;
+  return isBetter === false
+    ? `${result}, hardly better than guessing (${guessed})`
+    : `${result}; guessing gets ${guessed}`;
+}
 
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
 
@@ -43,7 +55,7 @@ export function describeSelected() {
   }
   if (job?.state === "failed") return run.net ? `${name} was stopped after ${at}` : `${name} could not be trained`;
   if (!run.net) return `${name} ${job ? "was cancelled; nothing was saved" : "is no longer among the runs"}`;
-  if (run.score) return `done: ${run.score}${run.is_better === false ? ", hardly better than guessing" : ""}; ${name}`;
+  if (run.score) return `done: ${describeResult(run)}; ${name}`;
   return hasEnded(run) ? `done: ${name} has no score` : `paused at ${at}; Continue resumes exactly there`;
 }
 
