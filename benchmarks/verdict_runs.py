@@ -30,7 +30,7 @@ from lamina import (
     predict_logits,
 )
 from lamina.evaluation.paired import score_images
-from lamina.studies.seeds import Seed, iter_seeds
+from lamina.studies.seeds import iter_seeds
 
 FOLDER = Path(__file__).parent / "results" / "verdict-scores"
 SHIFTS_PX = ((0, 0), (4, 0), (-4, 0), (0, 4), (0, -4))
@@ -93,14 +93,12 @@ def store(case: Case, dataset: Dataset, seeds: int, runs_dir: Path) -> None:
     shifted = shift(dataset.test) if is_large else None
     scores = []
     shifted_scores = []
-    events = iter_seeds(
+    *_, result = iter_seeds(
         dataset, case.net, case.recipe, seeds=seeds, name=case.name, runs_dir=runs_dir
     )
-    for event in events:
-        if not isinstance(event, Seed):
-            continue
-        print(f"{case.name}: {event}", flush=True)
-        run = load_run(event.run)
+    print(f"{case.name}: {result}", flush=True)
+    for path in result.runs:
+        run = load_run(path)
         scores.append(score_images(run.task, run.outputs["test"]))
         if shifted is not None:
             shifted_scores.append(score_shifts(run, shifted))

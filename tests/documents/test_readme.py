@@ -118,7 +118,7 @@ def test_learning_how_networks_work(workplace):
 def test_comparing_methods(workplace):
     printed = run_section("You compare methods")
 
-    assert "bit" in printed["lamina reproduce runs/third-seed0"]
+    assert "bit" in printed["lamina reproduce runs/third/seed0"]
 
 
 def test_training_in_python(workplace, capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from lamina import Epoch, LaminaError, load_data, load_run, zoo
 from lamina.runs.start import as_net_choice
 from lamina.studies.choosing import ConsideredNets
-from lamina.studies.cross_validation import Folds, count_epochs, iter_folds
+from lamina.studies.cross_validation import Folds, iter_folds, share_time
 from lamina.studies.experiment import Deadline, Decision, Request
 from lamina.studies.study import RunSetup
 from support.commands import events, run_well
@@ -41,7 +40,7 @@ def test_all_runs_share_one_choice_and_its_epochs(begin, monkeypatch):
     with closing(begin(request, 8.0)) as events:
         for event in events:
             before.append(event)
-            if isinstance(event, Decision) and event.what == "fold 1":
+            if isinstance(event, Decision) and event.what == "trained":
                 break
     assert sum(isinstance(event, ConsideredNets) for event in before) == 1
     with pytest.raises(LaminaError, match=r"already exists, with different settings: pretrained"):
@@ -53,12 +52,12 @@ def test_all_runs_share_one_choice_and_its_epochs(begin, monkeypatch):
     runs = [load_run(f"runs/cv/{name}") for name in ("fold-1", "fold-2", "final")]
     assert len({run.record.net_name for run in runs}) == 1
     assert len({run.record.in_shape for run in runs}) == 1
-    first, *others = runs
-    recipe = replace(first.record.recipe, epochs=count_epochs(first))
-    assert [run.record.recipe for run in others] == [recipe] * 2
+    assert len({run.record.recipe for run in runs}) == 1
+    assert [len(run.folder.read_epochs()) for run in runs] == [runs[0].record.recipe.epochs] * 3
+    assert runs[0].record.considered
 
 
-def test_an_interrupted_first_fold_trains_the_epochs_that_were_planned(begin):
+def test_an_interrupted_study_trains_the_epochs_that_were_planned(begin):
     request = Request(as_net_choice(NET_TEXT))
     with closing(begin(request, 10.0)) as events:
         next(event for event in events if isinstance(event, Epoch))
@@ -75,3 +74,11 @@ def test_every_run_is_trained_in_too_little_time(workplace, image_set):
     assert len(events(done.stdout)[-1]["scores"]) == 2
     assert "lamina trains for fewer steps. Increase --time" in done.stderr
     assert load_run("runs/cv").report is not None
+
+
+def test_the_time_is_for_all_runs_on_all_cores():
+    deadline = Deadline(0.0, 100.0)
+    alone = share_time(deadline, 5, most=1)
+    assert alone.runs == pytest.approx(1.15 * 6.25)  # the last run has more images
+    assert share_time(deadline, 5, most=2).seconds == pytest.approx(100 / (1.15 * 4.25))
+    assert share_time(deadline, 5, most=4).seconds == pytest.approx(100 / (1.15 * 3.25))

@@ -136,19 +136,14 @@ def build():
 """
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--folds", "already exists, with different settings: file."),
-        ("--seeds", "the code of the net has changed"),
-    ],
-)
-def test_runs_of_an_edited_net_file_are_not_mixed(workplace, image_set, flag, message):
+@pytest.mark.parametrize(("flag", "changed"), [("--folds", "file"), ("--seeds", "experiments")])
+def test_runs_of_an_edited_net_file_are_not_mixed(workplace, image_set, flag, changed):
     Path("mine.py").write_text(OWN_NET)
     words = ("--data", image_set, "--epochs", "1", "--name", "own", flag, "2")
     run_well("train", "mine.py", *words)
     run_well("train", "mine.py", *words)
     Path("mine.py").write_text(OWN_NET.replace("nn.Flatten()", "nn.Flatten(), nn.Tanh()"))
+    message = f"already exists, with different settings: {changed}."
     assert message in run_refused("train", "mine.py", *words)
 
 

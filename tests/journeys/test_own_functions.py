@@ -70,7 +70,7 @@ def test_an_unnamed_study_of_own_functions_is_new(tmp_path):
     own = Variant("own", LINEAR, parts=Parts(loss=halve))
     for _ in range(2):
         compare(own, LINEAR, DATA, seeds=2, runs_dir=tmp_path, progress=False)
-    assert len(list(tmp_path.glob("*-study-?"))) == 2
+    assert len(list(tmp_path.glob("study-*"))) == 2
 
 
 def test_a_lambda_is_compared_by_its_name_with_a_warning(tmp_path):

@@ -34,7 +34,7 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     )
     done = run_well(*train, "--seeds", "2", "--json")
     *rest, last = events(done.stdout)
-    names = ["runs/first-seed5", "runs/first-seed6"]
+    names = ["runs/first/seed5", "runs/first/seed6"]
     reports = [load_run(name).report for name in names]
     scores = [report.metrics["accuracy"] for report in reports]
     stored = [load_run(name) for name in names]
@@ -51,9 +51,8 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
         "seeds": [5, 6],
         "runs": names,
     }
-    assert [(event["run"], event["score"]) for event in rest if event["event"] == "seed"] == list(
-        zip(names, scores, strict=True)
-    )
+    trained = [event for event in rest if event.get("what") == "trained"]
+    assert [event["run"] for event in trained] == names
     first, second = (load_run(name).record for name in names)
     assert replace(first.recipe, seed=6) == second.recipe
     assert first.data == second.data
@@ -63,14 +62,14 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     )
 
     again = run_well(*train, "--seeds", "3")
-    assert [path.name for path in sorted(Path("runs").iterdir())] == [
-        "first-seed5",
-        "first-seed6",
-        "first-seed7",
+    assert [path.name for path in sorted(Path("runs/first").glob("seed*"))] == [
+        "seed5",
+        "seed6",
+        "seed7",
     ]
-    assert again.stdout.count("epoch 1/1") == 1  # only the third was trained
+    assert again.stderr.count("trained: seed") == 1  # only the third
     assert (
-        f"seed 5: test accuracy {100 * scores[0]:.2f} % (runs/first-seed5)"
+        f"seed 5: test accuracy {100 * scores[0]:.2f} % (runs/first/seed5)"
         in again.stdout.splitlines()
     )
     assert "95 % interval of the mean" in again.stdout
@@ -80,6 +79,8 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     assert other.returncode == 2
     assert (
         other.stderr.splitlines()[-1]
-        == "lamina: The run runs/first-seed5 already exists, with different settings:"
-        " recipe.batch_size is 16, not 7. Choose another name, or delete that folder."
+        == "lamina: runs/first already exists, with different settings: experiments. Choose"
+        " another name, or run the same command with the same data, files and functions as before."
     )
+    run_well("report", "runs/first")
+    assert "95 % interval of the mean" in Path("runs/first/report.html").read_text()

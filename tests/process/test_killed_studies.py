@@ -52,7 +52,7 @@ def test_after_a_kill_finished_folds_are_not_repeated(workplace, image_set):
     words = ("--data", image_set, "--folds", "3", "--epochs", "20", "--name", "cv", "--json")
     with start_process("train", NET_TEXT, *words) as process:
         for event in map(json.loads, process.stdout):
-            if event["event"] == "epoch" and event["run"] == "runs/cv/fold-2":
+            if event["event"] == "epoch" and event["run"] == "runs/cv/fold-3":
                 break
         process.kill()
     first = Path("runs/cv/fold-1/model.safetensors").read_bytes()

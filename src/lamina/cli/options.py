@@ -307,8 +307,8 @@ class Train:
     jobs: Jobs = None
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
-    """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
-    --folds creates a folder with the runs fold-1, fold-2 and so on, and final; both resume
+    """name of the run (default: date, net and a number); --seeds creates a folder with the runs
+    seed0, seed1 and so on, --folds one with fold-1, fold-2 and so on, and final; both resume
     unfinished runs, and skip finished ones"""
     runs_dir: RunsFolder = Path("runs")
     preparation: PreparationFields = field(default_factory=PreparationFields)

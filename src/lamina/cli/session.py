@@ -170,6 +170,16 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
             terminal.remark(line, remedy)
 
 
+def end_study(stopped_by: signal.Signals | None, terminal: Terminal) -> int:
+    """Print how to continue a study that was stopped, and return the exit status."""
+    if stopped_by is None:
+        return 0
+    terminal.remark(
+        f"lamina: stopped by {stopped_by.name}; to continue the study, run the command again"
+    )
+    return 128 + stopped_by
+
+
 def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal) -> int:
     """Print the result of training, and return the exit status."""
     status = 0

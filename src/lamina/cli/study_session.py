@@ -12,7 +12,7 @@ from lamina.cli.models import choose_run_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options import StudyOptions
 from lamina.cli.parsing import refuse
-from lamina.cli.session import play
+from lamina.cli.session import end_study, play
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.evaluation.paired_comparison import PairedComparison
@@ -81,12 +81,7 @@ def play_study(events: Generator[RunEvent, None, Any], terminal: Terminal) -> in
     """Print the events of a study, without lines for epochs. Returns the exit status."""
     with terminal.progress_bar() as show_progress:
         _, stopped_by = play(events, terminal, show_progress, is_brief=True)
-    if stopped_by is None:
-        return 0
-    terminal.remark(
-        f"lamina: stopped by {stopped_by.name}; to continue the study, run the command again"
-    )
-    return 128 + stopped_by
+    return end_study(stopped_by, terminal)
 
 
 def print_comparison(comparison: PairedComparison, terminal: Terminal) -> None:

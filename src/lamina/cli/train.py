@@ -16,13 +16,13 @@ from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options import Train
 from lamina.cli.parsing import refuse
-from lamina.cli.session import count_processes, join_group, play, print_result
+from lamina.cli.session import count_processes, end_study, join_group, play, print_result
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.errors import RecipeError, RunError, plural
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
-from lamina.runs.run import Run, find_source
+from lamina.runs.run import find_source
 from lamina.runs.start import Start, find_start
 from lamina.studies.cross_validation import iter_folds
 from lamina.studies.experiment import Request
@@ -83,11 +83,15 @@ def run(options: Train, terminal: Terminal) -> int:
                 events = iter_repeats(dataset, request, options.seeds, setup)
             else:
                 events = iter_training(dataset, request, deadline, setup)
-            run, stopped_by = play(events, terminal, show_progress, finish=finish)
+            run, stopped_by = play(
+                events, terminal, show_progress, finish=finish, is_brief=is_several
+            )
+        if is_several:
+            return end_study(stopped_by, terminal)
         if run is None:  # stopped while training was prepared
             return 128 + (stopped_by or signal.SIGTERM)
         with computing_with(run.record.machine.threads):
-            return _print_end(options, run, stopped_by, terminal)
+            return print_result(run, stopped_by, terminal)
 
 
 def _check(options: Train, processes: int) -> None:
@@ -199,19 +203,3 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
         what = "different targets, which no net can learn"
         where = f"lamina data {shlex.quote(source)} lists them (as blank if they have one color)"
         terminal.remark(f"warning: {count} {what};", where)
-
-
-def _print_end(
-    options: Train, run: Run, stopped_by: signal.Signals | None, terminal: Terminal
-) -> int:
-
-    is_several = options.seeds is not None or options.folds is not None
-    if is_several and stopped_by is None:
-        return 0
-    status = print_result(run, stopped_by, terminal)
-    if is_several:
-        name = run.path.parent.name
-        if options.folds is None:
-            name = run.path.name.rpartition("-seed")[0]
-        terminal.hint(f"lamina: to train the rest, run the command again with --name {name}")
-    return status

@@ -11,6 +11,7 @@ from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.files import read_bytes
 from lamina.runs.run import find_runs
 from lamina.studies import comparison, tuning
+from lamina.studies.seeds import read_seeds
 from lamina.studies.study import read_study
 from lamina.studies.trials import describe_values, read_state, tabulate_trials
 
@@ -21,17 +22,17 @@ FIGURES = {
 
 
 def is_study(path: Path) -> bool:
-    """Whether a folder is a comparison, an ablation or a tuning.
+    """Whether a folder has several seeds, a comparison, an ablation or a tuning.
 
     A cross-validation has the report of its model.
     """
     # none if another program wrote the file, or there is none
     settings = read_study(path).get("settings")
-    return settings is not None and "folds" not in settings
+    return settings is not None and ("experiments" in settings or "over" in settings)
 
 
 def build_study_page(path: Path) -> str:
-    """The report page of a comparison, an ablation or a tuning, as self-contained HTML."""
+    """The report page of a study that is no cross-validation, as self-contained HTML."""
     state = read_study(path)
     settings = state["settings"]
     name = path.resolve().name
@@ -59,6 +60,7 @@ def build_study_page(path: Path) -> str:
         "name": name,
         "path": path,
         "tuned": tuned,
+        "seeds": read_seeds(path),
         "is_finished": state.get("is_finished", False),
         "comparisons": comparison.read_comparisons(path),
         "sketch_differences": sketch_differences,

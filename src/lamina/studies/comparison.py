@@ -25,11 +25,12 @@ from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name, write_atomically
-from lamina.runs.folder import REPORT_FILE, STUDY_FILE
+from lamina.runs.folder import STUDY_FILE
 from lamina.runs.record import OwnModule
-from lamina.runs.run import Run, find_dataset
+from lamina.runs.run import Run, find_dataset, load_run
 from lamina.runs.start import NetChoice, as_net_choice, shorten_net_name
 from lamina.studies.experiment import (
+    RESERVE,
     TRAINING,
     Decision,
     Events,
@@ -39,7 +40,7 @@ from lamina.studies.experiment import (
     time_experiment,
 )
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.forks import Jobs, check_jobs
+from lamina.studies.forks import Jobs, Planned, check_jobs
 from lamina.studies.judging import (
     check_seeds,
     compare_stored,
@@ -63,7 +64,6 @@ from lamina.training.threads import computing_with
 
 FIGURE = "differences.svg"
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
-RESERVE = 1.15  # factor of the time of a pair, in case runs at once slow each other down
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,13 @@ class PlannedStudy:
         place = self.plan.pairing.name_pair(pair)
         return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-{place}"
 
-    def list_runs(self, names: Iterable[str], pairs: range) -> dict[Path, Callable[[], Experiment]]:
-        """Functions that make the experiments of several pairs, by folder, in training order."""
-        listed: dict[Path, Callable[[], Experiment]] = {}
+    def list_runs(self, names: Iterable[str], pairs: range) -> list[Planned]:
+        """The runs of several pairs, in training order."""
+        listed = []
         for pair in pairs:
             for name in names:
                 draw = partial(self.plan.pairing.draw, self.experiments[name], pair)
-                listed[self.locate_run(name, pair)] = draw
+                listed.append(Planned(self.locate_run(name, pair), draw))
         return listed
 
 
@@ -313,7 +313,7 @@ def plan_study(
             f"The scores differ: {scored}. Set metric to the same value in all recipes."
         )
     settings = describe_experiments(experiments) | plan.describe()
-    name = name or name_study(runs_dir, "study", settings)
+    name = name or name_study("study", settings)
     return PlannedStudy(runs_dir / name, experiments, plan, settings)
 
 
@@ -368,11 +368,11 @@ def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
             plan = study.plan
             for goal in plan.goals:
                 listed = study.list_runs(runs, range(count, goal))
-                stored = {folder for folder in listed if (folder / REPORT_FILE).exists()}
-                jobs.plan(listed, setup)
+                stored = {item.path for item in listed if item.is_done}
+                jobs.plan([item for item in listed if item.path not in stored], setup)
                 while count < goal:
                     count += 1
-                    yield from _train_pair(study, runs, goal, stored, setup, jobs)
+                    yield from _train_pair(study, runs, goal, stored, jobs)
                     diverged = [name for name in study.experiments if name not in runs]
                     opened.save(diverged=diverged)
                 comparisons = _judge(runs, plan, count)
@@ -448,7 +448,6 @@ def _train_pair(
     runs: dict[str, list[Run]],
     goal: int,
     stored: Container[Path],
-    setup: RunSetup,
     jobs: Jobs,
 ) -> Events[None]:
     """Add a run of the next pair to each experiment; drop an experiment if its run diverges.
@@ -463,7 +462,9 @@ def _train_pair(
         seed = study.experiments[name].recipe.seed + place
         folder = study.locate_run(name, pair)
         try:
-            run = yield from jobs.iter_run(folder, setup)
+            if folder not in stored:
+                yield from jobs.iter_run(folder)
+            run = load_run(folder)
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(
@@ -472,7 +473,7 @@ def _train_pair(
             yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
             del runs[name]
             continue
-        runs[name].append(replace(run, dataset=None))  # its images may be a separate copy
+        runs[name].append(run)
         if folder in stored:
             continue
         trained = list(itertools.chain(*runs.values()))

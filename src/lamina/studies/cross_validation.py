@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ import torch
 
 from lamina.data import Dataset, Images
 from lamina.data.held_out import hold_out
-from lamina.data.load import as_dataset
-from lamina.errors import RunError, check_type, escape, plural
+from lamina.data.load import as_dataset, check_learnable
+from lamina.errors import RunError, check_type, escape
 from lamina.evaluation.intervals import LEVEL, Interval, sum_by_group
 from lamina.evaluation.outputs import Outputs, join_folds
 from lamina.evaluation.paired import average_folds, measure_outputs
@@ -25,11 +25,13 @@ from lamina.evaluation.report import Report
 from lamina.files import check_name
 from lamina.markup import card, table, wrap
 from lamina.metrics import METRICS
-from lamina.runs.folder import REPORT_FILE, WHOLE, RunFolder
-from lamina.runs.record import RunRecord
+from lamina.runs.folder import WHOLE, RunFolder
+from lamina.runs.record import Considered, RunRecord
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, choice_of_timm, find_net
+from lamina.studies.choosing import iter_choice
 from lamina.studies.experiment import (
+    RESERVE,
     Candidate,
     Deadline,
     Decision,
@@ -37,25 +39,31 @@ from lamina.studies.experiment import (
     Experiment,
     Request,
 )
-from lamina.studies.forks import Jobs, check_jobs
+from lamina.studies.forks import Jobs, Planned, check_jobs, iter_runs
 from lamina.studies.study import (
     CODE,
     RunSetup,
     describe_code,
     describe_net,
     describe_recipe,
-    iter_planned,
     name_study,
-    on_all_cores,
     open_study,
     without_device,
 )
-from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
+from lamina.studies.train_net import (
+    DEFAULT_SECONDS,
+    follow,
+    iter_named,
+    to_deadline,
+    to_request,
+)
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
+from lamina.training.device import choose_device
 from lamina.training.events import Event
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
+from lamina.training.threads import iter_computing_with
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,9 +195,9 @@ def cross_validate(
 
     lamina then trains a last model on all images of ``train`` and ``val``, and evaluates it once,
     on ``test``. The folds are stratified parts of ``train`` and ``val``; images of a group share a
-    fold. lamina chooses net, image size and recipe once, with the training images of the first
-    fold. With a time limit, the first fold has its share of the time, and all other models are
-    trained for as many epochs. A call with the same ``name`` and time limit skips finished runs.
+    fold. lamina chooses net, image size, recipe and number of epochs once, with the training images
+    of the first fold. With a time limit, it measures how many epochs fit. A call with the same
+    ``name`` and time limit skips finished runs.
 
     Args:
         data: As for :func:`train`.
@@ -201,8 +209,7 @@ def cross_validate(
         name: Name of the folder of all runs. By default, it follows from the settings, so that the
             same call continues the study; with your own functions or modules, the study is new.
         runs_dir: Folder in which lamina creates this folder; created if necessary.
-        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`, after the run on the first fold,
-            which makes the choices.
+        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`.
         progress: As for :func:`train`.
 
     Returns:
@@ -251,126 +258,125 @@ def iter_folds(
 ) -> Events[None]:
     """Train and evaluate a run for each fold, then one on all images; skips finished runs.
 
-    The first run chooses net, image size and recipe, for all. Before a deadline, it has its share
-    of the time, and all other runs have as many epochs. ``RunError`` if the folder exists with
-    another request or time limit.
+    Net, image size, recipe and number of epochs are chosen before the first run, for all.
+    ``RunError`` if the folder exists with another request or time limit.
     """
-    hold_out(dataset, 1, folds)  # fails before the folder is created
-    parts = request.parts
-    settings: dict[str, Any] = {
+    part = hold_out(dataset, 1, folds)  # fails before the folder is created
+    settings = _describe(dataset, folds, request, deadline)
+    path = setup.runs_dir / (setup.name or name_study(f"folds{folds}", settings))
+    names = {fold: f"fold-{fold}" for fold in range(1, folds + 1)} | {0: WHOLE}
+    cores = Jobs(setup.jobs, folds)
+    if deadline is not None:
+        deadline = share_time(deadline, folds, cores.most)
+    with open_study(path, settings) as study:
+        yield Decision(
+            "folds", f"{folds}, in {path}", "to resume, run the command again with this name"
+        )
+        begun = sorted(file.parent for file in path.glob("*/run.json"))
+        if begun:  # all runs have the same choices
+            choice = _restore(RunFolder(begun[0]).read_record(), dataset, request)
+        else:
+            choosing = _iter_choice(part, request, deadline, setup)
+            choice, considered = yield from iter_computing_with(cores.threads, choosing)
+            choice = replace(choice, experiment=replace(choice.experiment, dataset=dataset))
+            setup = replace(setup, considered=considered)
+        del part  # its pixels are a copy
+        seconds = None
+        if deadline is not None and choice.recipe.epochs == 1:  # it may take too long
+            seconds = deadline.seconds
+        *planned, last = [
+            Planned(path / name, partial(_draw, choice, fold, folds), seconds)
+            for fold, name in names.items()
+        ]
+        runs = yield from iter_runs(planned, setup)
+        held = [_find_run(item, runs) for item in planned]
+        reports = tuple(map(_find_report, held))
+        outputs = join_folds([run.outputs["test"] for run in held])
+        RunFolder(path).save_outputs([outputs])  # which calibrate the last run
+        runs = yield from iter_runs([last], setup)
+        whole = _find_run(last, runs)
+        score, interval = score_folds(held[0].record.task, reports, outputs)
+        module = None if whole.record.own_module is None else choice.make()
+        whole = replace(whole, module=module, parts=request.parts)
+        result = Folds(reports, outputs, score, interval, whole)
+        study.save(result=result.to_json())
+    yield result
+
+
+def _describe(
+    dataset: Dataset, folds: int, request: Request, deadline: Deadline | None
+) -> dict[str, Any]:
+    """The settings of the study."""
+    metric = request.settings.get("metric")
+    if isinstance(request.recipe, Recipe):
+        metric = request.recipe.metric
+    return {
         "folds": folds,
         "data": dataset.fingerprint,
         **describe_net(request.net),
         "recipe": describe_recipe(request.recipe),
         "given": without_device(request.settings),
         "pretrained": request.pretrained,
-        "parts": parts.describe(),
-        CODE: describe_code(request.net, parts, dataset.train),
+        "parts": request.parts.describe(),
+        CODE: describe_code(request.net, request.parts, dataset.train, metric),
         "time": None if deadline is None else deadline.all_seconds,
     }
-    if deadline is not None:
-        # time is reserved for the last run, which has more images than a fold
-        deadline = replace(deadline, runs=folds + folds / (folds - 1))
-    path = setup.runs_dir / (setup.name or name_study(setup.runs_dir, f"folds{folds}", settings))
-    with open_study(path, settings), closing(Jobs(setup.jobs, folds)) as jobs:
-        yield Decision(
-            "folds", f"{folds}, in {path}", "to resume, run the command again with this name"
+
+
+def share_time(deadline: Deadline, folds: int, most: int) -> Deadline:
+    """The deadline of one run, if the folds are trained so many at once."""
+    # the last run is trained alone, and has more images
+    runs = math.ceil(folds / most) + folds / (folds - 1)
+    return replace(deadline, runs=RESERVE * runs)
+
+
+def _iter_choice(
+    dataset: Dataset, request: Request, deadline: Deadline | None, setup: RunSetup
+) -> Events[tuple[Candidate, tuple[Considered, ...]]]:
+    """What all folds train, chosen with the images of one."""
+    choose_device(request.settings.get("device", "auto"))
+    if request.net is not None:
+        candidate = yield from iter_named(dataset, request, deadline)
+        return candidate, ()
+    check_learnable(dataset)
+    limit = deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS)
+    candidate, considered = yield from iter_choice(dataset, request, limit, setup.progress)
+    experiment = replace(candidate.experiment, parts=request.parts)
+    return replace(candidate, experiment=experiment), considered
+
+
+def _restore(record: RunRecord, dataset: Dataset, request: Request) -> Candidate:
+    """What the run of a record trains, for all images."""
+    net = request.net
+    if net is None:
+        net = find_net(record.net_name) if record.timm is None else choice_of_timm(record.timm)
+    device = request.settings.get("device", "auto")
+    if isinstance(request.recipe, Recipe):
+        device = request.recipe.device
+    recipe = replace(record.recipe, device=device)
+    return Candidate(Experiment(net, recipe, dataset, request.parts), min(record.in_shape[1:]))
+
+
+def _draw(choice: Candidate, fold: int, folds: int) -> Experiment:
+    """The experiment with the images of a fold, or with all for fold 0."""
+    experiment = choice.experiment
+    part = hold_out(experiment.dataset, fold, folds)
+    return replace(choice, experiment=replace(experiment, dataset=part)).resize().experiment
+
+
+def _find_run(item: Planned, runs: Mapping[Path, Run]) -> Run:
+    if item.path not in runs:
+        raise RunError(
+            f"{item.path} diverged, so there is no result. Use a lower learning rate, and another"
+            " name."
         )
-        validation = Validation(path, dataset, folds, request, setup)
-        first = yield from validation.iter_first(deadline)
-        first = replace(first, dataset=None)  # without the copied images of the fold
-        yield _describe_fold(1, first)
-        runs = [first]
-        others = [*range(2, folds + 1), 0]
-        epochs = first.record.recipe.epochs
-        share_seconds = None
-        if deadline is not None:
-            trained = count_epochs(first)
-            epochs = trained or epochs
-            share_seconds = None if trained else deadline.seconds
-        makers = {
-            validation.locate(fold): partial(validation.make, first.record, fold, epochs)
-            for fold in others
-        }
-        jobs.plan(makers, setup)
-        for fold in others[:-1]:
-            run = yield from validation.iter_run(fold, jobs, share_seconds)
-            yield _describe_fold(fold, run)
-            runs.append(replace(run, dataset=None))
-        outputs = join_folds([run.outputs["test"] for run in runs])
-        RunFolder(path).save_outputs([outputs])
-        whole = yield from validation.iter_run(0, jobs, share_seconds)
-        reports = tuple(run.report for run in runs if run.report is not None)
-        score, interval = score_folds(runs[0].record.task, reports, outputs)
-        yield Folds(reports, outputs, score, interval, whole)
+    return runs[item.path]
 
 
-def count_epochs(run: Run) -> int:
-    """The number of epochs that a run has trained; 0 if its time ended within the first."""
-    checkpoint = run.folder.read_checkpoint()
-    if checkpoint is None:
-        return 0
-    standing = checkpoint.standing
-    return round(standing.steps_done / standing.steps_per_epoch)
-
-
-def _describe_fold(fold: int, run: Run) -> Decision:
+def _find_report(run: Run) -> Report:
     report = run.report
     if report is None:
         raise RunError(
             f"{run.path} could not be evaluated on its fold. Use fewer folds, or add images."
         )
-    images = plural(report.images, "image", "images")
-    return Decision(f"fold {fold}", f"{report.score} on {images}", str(run.path))
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What the runs of a cross-validation share; fold 0 means all images."""
-
-    path: Path
-    dataset: Dataset
-    folds: int
-    request: Request
-    setup: RunSetup
-
-    def locate(self, fold: int) -> Path:
-        """The folder of a run."""
-        return self.path / (f"fold-{fold}" if fold else WHOLE)
-
-    def iter_first(self, deadline: Deadline | None) -> Events[Run]:
-        """Train the first run, which makes the choices, or load it.
-
-        If it was interrupted, it trains as many epochs as it had planned.
-        """
-        setup = self.setup.at(self.locate(1))
-        if not (setup.path / "run.json").exists():
-            part = hold_out(self.dataset, 1, self.folds)
-            return (yield from iter_training(part, self.request, deadline, setup))
-        record = RunFolder(setup.path).read_record()
-        candidate = Candidate.of(self.make(record, 1, record.recipe.epochs))
-        return (yield from on_all_cores(iter_planned(candidate, None, setup)))
-
-    def iter_run(self, fold: int, jobs: Jobs, seconds: float | None) -> Events[Run]:
-        """Train another run, or load it; with ``seconds``, within this time, on all cores."""
-        path = self.locate(fold)
-        if seconds is None or (path / REPORT_FILE).exists():
-            return (yield from jobs.iter_run(path, self.setup))
-        candidate = Candidate.of(jobs.makers[path]()).time()
-        share = Deadline(time.perf_counter(), seconds)
-        events = iter_planned(candidate, share, self.setup.at(path))
-        return (yield from on_all_cores(events, has_time_limit=True))
-
-    def make(self, record: RunRecord, fold: int, epochs: int) -> Experiment:
-        """The experiment of the first run, with the images of a fold and this number of epochs."""
-        net = self.request.net
-        if net is None:
-            net = find_net(record.net_name) if record.timm is None else choice_of_timm(record.timm)
-        device = self.request.settings.get("device", "auto")
-        if isinstance(self.request.recipe, Recipe):
-            device = self.request.recipe.device
-        recipe = replace(record.recipe, epochs=epochs, device=device)
-        part = hold_out(self.dataset, fold, self.folds)
-        experiment = Experiment(net, recipe, part, self.request.parts)
-        candidate = Candidate(experiment, min(record.in_shape[1:]))
-        return candidate.resize(self.setup.progress).experiment
+    return report

@@ -32,6 +32,7 @@ ENDING_SECONDS = 1.2  # reserved for the learning curves and the end of the proc
 EVALUATION_RESERVE = 1.1
 # fraction of the time left that no epoch is planned for, in case the machine gets busier
 SPARE_FRACTION = 0.04
+RESERVE = 1.15  # factor of the time of a run, in case runs at once slow each other down
 LEAST_TRAINING_SECONDS = 1.5
 """A run trains for this time of a core even if its limit is over: on a busy machine, for longer."""
 LEAST_STEPS = 100

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from lamina.markup import card, table, wrap
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
-from lamina.studies.forks import Jobs
+from lamina.studies.forks import Planned, iter_runs
 from lamina.studies.judging import judge_runs, measure_deviation
 from lamina.studies.search import Search, score_on
 from lamina.studies.trials import Trial, describe_values
@@ -247,19 +246,17 @@ def _iter_seeds(
         folder / name_final(name, seed): (name, seed)
         for name, seed in itertools.product(experiments, seeds)
     }
-    makers = {
-        path: partial(experiments[name].with_seed, seed) for path, (name, seed) in places.items()
-    }
-    with closing(Jobs(search.setup.jobs, len(makers))) as jobs:
-        jobs.plan(makers, search.setup)
-        for path, (name, seed) in places.items():
-            try:
-                run = yield from jobs.iter_run(path, search.setup)
-                score = Score(search.metric, score_on(run, "val"))
-            except NotFiniteError as error:
-                yield Decision("warning", f"{path.name} diverged", str(error))
-                continue
+    planned = [
+        Planned(path, partial(experiments[name].with_seed, seed))
+        for path, (name, seed) in places.items()
+    ]
+    runs = yield from iter_runs(planned, search.setup)
+    for path, run in runs.items():
+        name, seed = places[path]
+        try:
+            score_on(run, "val")
+        except NotFiniteError as error:
+            yield Decision("warning", f"{path.name} diverged", str(error))
+        else:
             trained[name][seed] = run
-            progress = f"{len(trained[name])} of {len(seeds)}"
-            yield Decision("trained", f"{path.name}: val {score}", progress)
     return trained

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
-from lamina.errors import RecipeError, RunError, check_type, plural, warn
+from lamina.errors import NotFiniteError, RecipeError, RunError, check_type, plural, warn
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import REPORT_FILE
-from lamina.runs.run import Run
-from lamina.studies.experiment import Candidate, Decision, Events, Experiment
-from lamina.studies.study import RunSetup, Started, iter_planned, on_all_cores
+from lamina.runs.run import Run, load_run
+from lamina.studies.experiment import Decision, Events, Experiment, format_minutes
+from lamina.studies.study import RunSetup, Started, iter_planned
 from lamina.training.custom import NO_PARTS
 from lamina.training.events import Step
 from lamina.training.randomness import SEEDING
@@ -37,10 +37,6 @@ MEMORY_FRACTION = 0.8
 """Fraction of the machine's memory that all jobs together may need."""
 STEP_SECONDS = 0.1
 """Time between two steps that a process sends, for the progress bar."""
-
-
-class LostError(RunError):
-    """A process has ended without a last message."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class Job:
         except (EOFError, OSError):
             self.process.join()
             message = Ended(
-                LostError(
+                RunError(
                     f"A process was lost (status {self.process.exitcode}). The checkpoint of its"
                     " run is kept. If memory is short, use fewer --jobs (in Python, jobs), and run"
                     " the command again."
@@ -121,6 +117,61 @@ class Job:
         return False
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A run of a study: its folder, and a function that makes what is trained there.
+
+    With ``seconds``, it ends in this time, perhaps within an epoch.
+    """
+
+    path: Path
+    make: Callable[[], Experiment]  # called where the run is trained
+    seconds: float | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has a report on its last weights."""
+        if not (self.path / REPORT_FILE).exists():
+            return False
+        return self.seconds is not None or load_run(self.path).is_finished
+
+    def iterate(self, setup: RunSetup) -> Events[None]:
+        """Train it; its events contain no images."""
+        for event in iter_planned(self.make(), setup.at(self.path), self.seconds):
+            if isinstance(event, Started):
+                run = replace(event.run, dataset=None, module=None, parts=NO_PARTS)
+                event = Started(run)
+            yield event
+
+
+def iter_runs(planned: Sequence[Planned], setup: RunSetup) -> Events[dict[Path, Run]]:
+    """Train runs, several at once; returns them by folder, without those that diverged.
+
+    Runs that are done are not trained again. The events come in the order of ``planned``.
+    """
+    waiting = [item for item in planned if not item.is_done]
+    diverged = set()
+    with closing(Jobs(setup.jobs, len(planned))) as jobs:
+        jobs.plan(waiting, setup)
+        began = time.perf_counter()
+        for number, item in enumerate(waiting, start=1):
+            try:
+                yield from jobs.iter_run(item.path)
+            except NotFiniteError as error:
+                diverged.add(item.path)
+                yield Decision("warning", f"{item.path.name} diverged", str(error))
+                continue
+            seconds = (time.perf_counter() - began) * (len(waiting) - number) / number
+            progress = f"{number} of {len(waiting)}, {format_minutes(seconds)} left"
+            yield Decision("trained", _describe_end(item.path), progress)
+    return {item.path: load_run(item.path) for item in planned if item.path not in diverged}
+
+
+def _describe_end(path: Path) -> str:
+    report = load_run(path).report
+    return path.name if report is None else f"{path.name}: {report.split} {report.score}"
+
+
 class Jobs:
     """Processes that train planned runs ahead, while a study takes them in order.
 
@@ -132,15 +183,14 @@ class Jobs:
 
         The number of ``runs``, not of ``jobs``, determines how many threads each run has.
         """
-        self.threads = torch.get_num_threads()
+        cores = choose_threads()
+        self.threads = cores.number
         self.most = 1
         self.reason = ""  # for the defaults, until it is announced
-        self.makers: dict[Path, Callable[[], Experiment]] = {}
+        self.tasks: dict[Path, Callable[[], Events[Any]]] = {}
         self.jobs: dict[Path, Job] = {}
         obstacle = find_obstacle()
-        self.can_fork = not obstacle
-        if self.can_fork:
-            cores = choose_threads()
+        if not obstacle:
             self.threads = max(1, cores.number // runs)
             self.most = min(runs, cores.number // self.threads)
             fitting = max(1, count_fitting())
@@ -149,42 +199,38 @@ class Jobs:
             elif fitting < self.most:
                 self.most = fitting
                 self.reason = "memory is short"
-            else:
+            elif runs > 1:
                 self.reason = cores.reason or plural(cores.number, "core", "cores")
         elif jobs is not None and jobs > 1:
             warn(f"{obstacle}, so the runs are trained one after the other.")
 
-    def plan(self, makers: Mapping[Path, Callable[[], Experiment]], setup: RunSetup) -> None:
-        """Add runs by folder, in the order in which the study takes them.
+    def plan(self, planned: Iterable[Planned], setup: RunSetup) -> None:
+        """Add runs in the order in which the study takes them.
 
         The process that trains a run makes its experiment, too, with its own images.
         """
-        self.makers |= makers
-        for path, make in makers.items():
-            if self.most > 1 and not (path / REPORT_FILE).exists():
-                self.jobs[path] = Job(partial(_iter_made, make, setup.at(path)), self.threads)
+        for item in planned:
+            self.tasks[item.path] = partial(item.iterate, setup)
+            if self.most > 1:
+                self.jobs[item.path] = Job(self.tasks[item.path], self.threads)
 
-    def iter_run(self, path: Path, setup: RunSetup) -> Events[Run]:
-        """The events of a planned run, which may be trained ahead; returns the run."""
-        if not (path / REPORT_FILE).exists():
-            yield from self.announce()
-        setup = setup.at(path)
-        experiment = self.makers[path]()
-        candidate = Candidate.of(experiment)
+    def iter_run(self, path: Path) -> Events[None]:
+        """The events of a planned run, which may be trained ahead."""
+        yield from self.announce()
         if path not in self.jobs:
-            events = iter_planned(candidate, None, setup)
-            if not self.can_fork:
-                return (yield from on_all_cores(events))
-            return (yield from iter_computing_with(self.threads, events))
-        for event in self._iter_events(path):
-            if isinstance(event, Started):  # the process has checked a run that it continues
-                run = replace(event.run, dataset=experiment.dataset, parts=experiment.parts)
-                if run.record.own_module is not None:
-                    run = replace(run, module=candidate.make())
-                yield Started(run)
-            else:
-                yield event
-        return run
+            yield from iter_computing_with(self.threads, self.tasks[path]())
+            return
+        job = self.jobs[path]
+        is_done = False
+        while not is_done:
+            for waiting in self.jobs.values():
+                if not waiting.is_started and len(self._list_open()) < self.most:
+                    waiting.start()
+            if not job.messages:
+                connections = {running.connection: running for running in self._list_open()}
+                for connection in wait(list(connections)):
+                    connections[connection].receive()  # type: ignore[index]
+            is_done = yield from job.take()
 
     def announce(self) -> Iterator[Decision]:
         """Yield once how many runs are trained at once, and why, unless ``jobs`` was given."""
@@ -193,32 +239,6 @@ class Jobs:
         if reason:
             threads = plural(self.threads, "thread", "threads")
             yield Decision("jobs", f"{self.most} at once, {threads} each", reason)
-
-    def _iter_events(self, path: Path) -> Iterator[RunEvent]:
-        """The events of a run's process, which is replaced once if it is lost."""
-        is_again = False
-        is_done = False
-        while not is_done:
-            for waiting in self.jobs.values():
-                if not waiting.is_started and len(self._list_open()) < self.most:
-                    waiting.start()
-            job = self.jobs[path]
-            if not job.messages:
-                connections = {running.connection: running for running in self._list_open()}
-                for connection in wait(list(connections)):
-                    connections[connection].receive()  # type: ignore[index]
-            try:
-                is_done = yield from job.take()
-            except LostError:
-                if is_again:
-                    raise
-                is_again = True
-                self.most = max(1, self.most - 1)
-                warn(
-                    f"The process that trained {path} was lost. lamina continues the run, and now"
-                    f" trains at most {self.most} at once."
-                )
-                self.jobs[path] = Job(job.iterate, job.threads)
 
     def _list_open(self) -> list[Job]:
         return [job for job in self.jobs.values() if job.is_open]
@@ -252,10 +272,6 @@ class Jobs:
         finally:
             for job in running:
                 job.process.kill()
-
-
-def _iter_made(make: Callable[[], Experiment], setup: RunSetup) -> Events[Run]:
-    return iter_planned(Candidate.of(make()), None, setup)
 
 
 def check_jobs(jobs: int | None) -> None:
@@ -309,9 +325,6 @@ def work(
     try:
         with closing(iterate()) as events:
             for event in events:
-                if isinstance(event, Started):  # without what the study has itself
-                    run = replace(event.run, dataset=None, module=None, parts=NO_PARTS)
-                    event = Started(run)
                 if not isinstance(event, Step):
                     sending.send(event)
                 elif time.monotonic() - shown > STEP_SECONDS:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from lamina.studies.study import (
     describe_code,
     describe_net,
     describe_recipe,
+    name_study,
     without_device,
 )
 from lamina.studies.trials import REMEDY, describe_values
@@ -168,8 +167,8 @@ class Search:
     @cached_property
     def code(self) -> dict[str, str]:
         """The digests of custom functions, including one that takes an Optuna trial."""
-        code = describe_code(self.example[0].net, self.parts, self.dataset.train)
-        code = {name: digest for name, digest in code.items() if not name.startswith("metrics.")}
+        net = self.example[0].net
+        code = describe_code(net, self.parts, self.dataset.train, self.metric)
         if callable(self.net):
             code["net"] = digest_source(self.net)
         return code
@@ -195,9 +194,8 @@ class Search:
     @property
     def name(self) -> str:
         """A name that all workers of a search derive, each from its own command."""
-        settings = json.dumps(self.to_json(), sort_keys=True)
         net = shorten_net_name(str(self.example[0].net.name))[:30]
-        return f"tune-{net}-{sha256(settings.encode()).hexdigest()[:8]}"
+        return name_study(f"tune-{net}", self.to_json())
 
     def __str__(self) -> str:
         ranges = ", ".join(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,20 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.report import describe_deviation
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
+from lamina.runs.folder import STUDY_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, shorten_net_name
-from lamina.studies.experiment import Events, Request
-from lamina.studies.forks import Jobs, check_jobs
+from lamina.studies.experiment import Decision, Events, Request
+from lamina.studies.forks import Planned, check_jobs, iter_runs
 from lamina.studies.judging import measure_deviation
-from lamina.studies.study import RunSetup, name_free
+from lamina.studies.study import (
+    RunSetup,
+    describe_experiments,
+    name_study,
+    open_study,
+    parse_event,
+    read_study,
+)
 from lamina.studies.train_net import iter_named, to_request
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
@@ -34,58 +41,41 @@ from lamina.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Seed(Event):
-    """A run with its seed, and its score.
-
-    Attributes:
-        seed: Seed of the recipe.
-        run: Folder of the run.
-        split: Split that was evaluated.
-        score: The score, such as an accuracy from 0 to 1.
-    """
-
-    seed: int
-    run: Path
-    split: str
-    score: Score
-
-    def to_json(self) -> dict[str, Any]:
-        """``metric`` is the name of the score, ``score`` its value."""
-        return {
-            "event": "seed",
-            "seed": self.seed,
-            "run": str(self.run),
-            "split": self.split,
-            "metric": self.score.name,
-            "score": self.score.value,
-        }
-
-    def __str__(self) -> str:
-        return f"seed {self.seed}: {self.split} {self.score} ({escape(str(self.run))})"
-
-
-@dataclass(frozen=True)
 class Seeds(Event):
     """The scores of several runs with different seeds.
 
     Attributes:
-        runs: One ``Seed`` per run.
+        runs: Folders of the runs.
+        seeds: Their seeds.
+        scores: Their scores, such as accuracies from 0 to 1.
+        metric: Name of the score.
+        split: The split that was evaluated.
         deviation: Standard deviation of the score over seeds, excluding variation due to images;
             ``None`` for a single run and for a custom metric.
     """
 
-    runs: tuple[Seed, ...]
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    scores: tuple[float, ...]
+    metric: str
+    split: str
     deviation: float | None = None
 
-    @property
-    def scores(self) -> list[float]:
-        """The score of each run."""
-        return [run.score.value for run in self.runs]
-
-    @property
-    def split(self) -> str:
-        """The split that was evaluated."""
-        return self.runs[0].split
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Seeds:
+        """The stored scores of runs; ``RunError`` if one has none."""
+        reports = [run.report for run in runs]
+        evaluated = [report for report in reports if report is not None]
+        if not evaluated or len(evaluated) < len(runs):
+            raise RunError("Not all runs could be evaluated, so there is no mean. Add images.")
+        return cls(
+            tuple(str(run.path) for run in runs),
+            tuple(run.record.recipe.seed for run in runs),
+            tuple(report.score.value for report in evaluated),
+            evaluated[0].score.name,
+            evaluated[0].split,
+            measure_deviation(runs),
+        )
 
     @property
     def mean(self) -> float:
@@ -101,30 +91,27 @@ class Seeds(Event):
         return mean.low, mean.high
 
     def to_json(self) -> dict[str, Any]:
-        """``scores`` by seed, with their ``mean``, ``interval`` and ``deviation``."""
-        return {
-            "event": "seeds",
-            "scores": self.scores,
+        """Also the ``mean`` of the scores, and its ``interval``."""
+        return super().to_json() | {
             "mean": self.mean,
             "interval": self.interval and list(self.interval),
-            "deviation": self.deviation,
-            "metric": self.runs[0].score.name,
-            "split": self.split,
-            "seeds": [run.seed for run in self.runs],
-            "runs": [str(run.run) for run in self.runs],
         }
 
     def __str__(self) -> str:
-        score = self.runs[0].score
-        mean = f"mean {self.split} {replace(score, value=self.mean)}"
+        lines = [
+            f"seed {seed}: {self.split} {Score(self.metric, value)} ({escape(run)})"
+            for seed, value, run in zip(self.seeds, self.scores, self.runs, strict=True)
+        ]
+        score = Score(self.metric, self.mean)
         if self.interval is None:
             interval = "no interval for a single run"
         else:
-            low = score.format(self.interval[0]).removesuffix(" %")
-            high = score.format(self.interval[1])
+            low, high = map(score.format, self.interval)
+            low = low.removesuffix(" %")
             interval = f"95 % interval of the mean {low} to {high}, {len(self.runs)} runs"
         deviation = describe_deviation(score, self.deviation)
-        return "\n".join([*map(str, self.runs), f"{mean}{deviation} ({interval})"])
+        lines.append(f"mean {self.split} {score}{deviation} ({interval})")
+        return "\n".join(lines)
 
 
 def iter_seeds(
@@ -138,11 +125,11 @@ def iter_seeds(
     runs_dir: str | Path = "runs",
     jobs: int | None = None,
 ) -> Iterator[RunEvent]:
-    """Train a net with several seeds, in runs named ``NAME-seed0`` and so on, and yield events.
+    """Train a net with several seeds, in a folder with the runs ``seed0`` and so on; yield events.
 
     The runs differ only in initial weights, image order, augmentation and dropout, which follow
-    from ``recipe.seed``. They share their splits. Call this again after an interruption: it skips
-    finished runs and resumes unfinished ones.
+    from ``recipe.seed``. They share their splits. Call this again after an interruption, or with
+    more ``seeds``: it skips finished runs and resumes unfinished ones.
 
     Args:
         data: As for :func:`~lamina.start_run`.
@@ -151,20 +138,21 @@ def iter_seeds(
         recipe: As for :func:`~lamina.start_run`, with the first seed.
         seeds: Number of runs.
         parts: As for :func:`~lamina.start_run`.
-        name: Name of the runs, before ``-seed0``; by default date, net and a number.
-        runs_dir: Folder of the runs; created if necessary.
+        name: Name of the folder of all runs. By default, it follows from the settings, so that the
+            same call continues the study; with your own functions or modules, the study is new.
+        runs_dir: Folder in which lamina creates this folder; created if necessary.
         jobs: Number of runs to train at once, each in a process; by default as many as there are
             cores and fit into memory. It does not change the results.
 
     Yields:
-        For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a
-        ``Seed`` with its score; last ``Seeds`` with the mean and its 95 % interval.
+        For each seed, ``Started`` with its run, and the events of :meth:`~lamina.Run.iter_train`;
+        last ``Seeds`` with the mean and its 95 % interval. A run that diverges is left out, with a
+        ``Decision`` named ``warning``.
 
     Raises:
-        LaminaError: An argument is invalid, there are no images to score, or an existing run of
-            that name has a different net, recipe, data set or custom function other than a metric
-            (functions are compared by module and name, modules by name and number of parameters);
-            or any error of ``start_run`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, there are no images to score, or the folder has a
+            different net, recipe, data set or source of a function other than a metric; or any
+            error of ``start_run`` and ``Run.iter_train``.
 
     >>> import tempfile
     >>> from lamina import Recipe
@@ -196,27 +184,31 @@ def iter_repeats(dataset: Dataset, request: Request, seeds: int, setup: RunSetup
     candidate = yield from iter_named(dataset, request, None)
     experiment = candidate.experiment
     choose_device(experiment.recipe.device)  # fails before the first run
-    name = setup.name or name_free(setup.runs_dir, shorten_net_name(experiment.net.name))
-    done: list[Seed] = []
-    runs: list[Run] = []
-    first = candidate.recipe.seed
-    makers = {
-        setup.runs_dir / f"{name}-seed{seed}": partial(experiment.with_seed, seed)
+    net = experiment.net.name
+    settings = describe_experiments({net: experiment})
+    name = setup.name or name_study(f"seeds-{shorten_net_name(net)}", settings)
+    path = setup.runs_dir / name
+    first = experiment.recipe.seed
+    planned = [
+        Planned(path / f"seed{seed}", partial(experiment.with_seed, seed))
         for seed in range(first, first + seeds)
-    }
-    with closing(Jobs(setup.jobs, seeds)) as jobs:
-        jobs.plan(makers, setup)
-        for folder in makers:
-            run = yield from jobs.iter_run(folder, setup)
-            report = run.report
-            if report is None:
-                raise RunError(
-                    f"{run.path} could not be evaluated, so there is no mean. Add images."
-                )
-            runs.append(run)
-            done.append(Seed(run.record.recipe.seed, run.path, report.split, report.score))
-            yield done[-1]
-    yield Seeds(tuple(done), measure_deviation(runs))
+    ]
+    with open_study(path, settings) as study:
+        yield Decision("seeds", f"{seeds}, in {path}", "to resume, run the command again")
+        runs = yield from iter_runs(planned, setup)
+        if not runs:
+            raise RunError("All runs diverged, so there is no mean. Use a lower learning rate.")
+        result = Seeds.of(list(runs.values()))
+        study.save(result=result.to_json())
+    yield result
+
+
+def read_seeds(path: Path) -> Seeds | None:
+    """The last result of several seeds in a folder."""
+    result = read_study(path).get("result")
+    if not isinstance(result, dict) or result.get("event") != "seeds":
+        return None
+    return parse_event(Seeds, result, path / STUDY_FILE)
 
 
 def check_seeds(seeds: int) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,13 +19,12 @@ from lamina.evaluation.report import Report
 from lamina.files import damaged, lock_folder, read_object, write_json
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
-from lamina.runs.differences import compare_records
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.progress import show_progress
 from lamina.runs.record import Considered, OwnModule
 from lamina.runs.run import Run, describe_start, digest_module, list_needed_parts, load_run
 from lamina.runs.run import describe_recipe as recipe_in_words
-from lamina.runs.start import NetChoice, Place, Start, create_run, describe_record, making_runs
+from lamina.runs.start import NetChoice, Place, Start, create_run, making_runs
 from lamina.studies.experiment import (
     LEAST_TRAINING_SECONDS,
     TRAINING,
@@ -40,7 +38,6 @@ from lamina.studies.experiment import (
 from lamina.training.custom import Parts
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
-from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 from lamina.training.threads import (
@@ -51,12 +48,6 @@ from lamina.training.threads import (
 from lamina.values import from_json_values
 
 LEAST_SHARE = 0.1  # of a core; with less, a run may not end in time
-COMPARED = (
-    *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
-    *(f"parts.{name}" for name in TRAINING),
-)
-"""Prefixes of the values that a run shares with its experiment. Metrics do not affect the
-training."""
 LOCK_FILE = ".lock"  # of ``lock_folder``
 CODE = "code"  # the setting of a study with the digests of the source of custom code
 Stored = TypeVar("Stored")
@@ -77,12 +68,10 @@ class Started(Event):
     """The start of a run, before its events.
 
     Attributes:
-        run: The run.
-        candidate: What is trained, and its pace; ``None`` for a run that was started earlier.
+        run: The run; in a study, without its data set, your own module and functions.
     """
 
     run: Run
-    candidate: Candidate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """``run`` is its folder; also ``net``, ``parameters``, ``device`` and ``precision``."""
@@ -125,7 +114,8 @@ class RunSetup:
     start_from: Start | None = None
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
-    jobs: int | None = None  # runs to train at once (``Jobs``)
+    jobs: int | None = None  # runs to train at once (``iter_runs``)
+    considered: tuple[Considered, ...] = ()  # nets that the recorded choice is from
 
     @property
     def path(self) -> Path:
@@ -162,7 +152,7 @@ def iter_candidate(
         setup.start_from,
         Place(setup.runs_dir, setup.name, setup.command, tuple(considered)),
     )
-    yield Started(run, candidate)
+    yield Started(run)
     yield from train_candidate(run, candidate, deadline, setup)
     return run
 
@@ -181,44 +171,23 @@ def train_candidate(
     yield from run.iter_train(until=until, is_open=candidate.is_open, finish=setup.finish)
 
 
-def iter_planned(candidate: Candidate, deadline: Deadline | None, setup: RunSetup) -> Events[Run]:
-    """Train a run of a study; resume it if it exists, unless it is finished.
-
-    ``RunError`` if the run belongs to another experiment.
-    """
-    path = setup.path
-    if not (path / "run.json").exists():
-        return (yield from iter_candidate(candidate, deadline, setup))
-    run = load_planned(candidate, setup)
-    yield Started(run)
-    if run.report is None or not run.is_finished:
-        yield from train_candidate(run, candidate, deadline, setup)
-    return run
-
-
-def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
-    """Load a run of a study; ``RunError`` if it belongs to another experiment."""
+def iter_planned(
+    experiment: Experiment, setup: RunSetup, seconds: float | None = None
+) -> Events[Run]:
+    """Train a run of a study, from its checkpoint if it has one; ``seconds`` are its time limit."""
+    candidate = Candidate.of(experiment)
+    deadline = None
+    if seconds is not None:
+        deadline = Deadline(time.perf_counter(), seconds)
+        candidate = candidate.time()
+    if not (setup.path / "run.json").exists():
+        return (yield from iter_candidate(candidate, deadline, setup, setup.considered))
     run = load_run(setup.path)
-    experiment = candidate.experiment
-    parts = experiment.parts
-    dataset = experiment.dataset
-    training = Training(candidate.make(), dataset.train, candidate.recipe, parts=parts)
-    planned = describe_record(training, dataset, experiment.net, parts)
-    changes = []
-    for change in compare_records(run.record, planned):
-        if change.what == "own_module.digest":
-            changes.append("the code of the net has changed")
-        elif change.what.startswith(tuple(f"code.{name}" for name in TRAINING)):
-            changes.append(f"the source of {change.what.removeprefix('code.')} has changed")
-        elif change.what.startswith(COMPARED):
-            changes.append(f"{change.what} is {change.first}, not {change.second}")
-    if changes:
-        raise RunError(
-            f"The run {run.path} already exists, with different settings: {'; '.join(changes)}."
-            " Choose another name, or delete that folder."
-        )
     module = None if run.record.own_module is None else candidate.make()
-    return replace(run, dataset=dataset, module=module, parts=parts)
+    run = replace(run, dataset=experiment.dataset, module=module, parts=experiment.parts)
+    yield Started(run)
+    yield from train_candidate(run, candidate, deadline, setup)
+    return run
 
 
 @dataclass
@@ -317,49 +286,45 @@ def parse_event(kind: type[Stored], stored: Mapping[str, Any], place: Path | str
         raise damaged(str(place), error) from error
 
 
-def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any]) -> str:
+def name_study(what: str, settings: Mapping[str, Any]) -> str:
     """A name by the digest of the settings; with custom code, a new name."""
     if settings[CODE]:  # its source does not show all that it depends on
-        return name_free(runs_dir, what)
+        return f"{what}-{secrets.token_hex(4)}"
     text = json.dumps(settings, sort_keys=True)
     return f"{what}-{sha256(text.encode()).hexdigest()[:8]}"
-
-
-def name_free(runs_dir: Path, what: str) -> str:
-    """A name with today's date that no run, study or series of seeds has."""
-    today = f"{datetime.now().astimezone().date()}-{what}"
-    names = (f"{today}-{number}" for number in itertools.count(1))
-    return next(
-        name
-        for name in names
-        if not (runs_dir / name).exists() and not list(runs_dir.glob(f"{name}-seed*"))
-    )
 
 
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """A study's settings: its experiments, the last of which is the reference, and their data."""
     dataset = next(iter(experiments.values())).dataset
     described = []
-    code = {}
+    code: dict[str, str] = {}
     for name, experiment in experiments.items():
         settings: dict[str, Any] = {"name": name, **describe_net(experiment.net)}
         settings["recipe"] = describe_recipe(experiment.recipe)
         settings["parts"] = list_needed_parts(experiment.parts.describe())
         described.append(settings)
-        for part, digest in describe_code(experiment.net, experiment.parts, dataset.train).items():
-            if not part.startswith("metrics."):
-                code[f"{part} of {name}"] = digest
+        metric = experiment.recipe.metric
+        digests = describe_code(experiment.net, experiment.parts, dataset.train, metric)
+        code |= {f"{part} of {name}": digest for part, digest in digests.items()}
     data = f"{dataset.name} ({dataset.fingerprint})"
     return {"experiments": described, "data": data, CODE: code}
 
 
-def describe_code(net: NetChoice | None, parts: Parts, images: Images) -> dict[str, str]:
+def describe_code(
+    net: NetChoice | None, parts: Parts, images: Images, metric: str | None
+) -> dict[str, str]:
     """The digests of the source of custom functions, modules and layers.
 
-    They are empty for code without a source of its own, such as a lambda.
+    They are empty for code without a source of its own, such as a lambda. Of the metrics, only the
+    one that is the score decides a result.
     """
     digests = parts.digest()
-    code = {name: digests.get(name, "") for name in parts.functions()}
+    code = {
+        name: digests.get(name, "")
+        for name in parts.functions()
+        if name in (*TRAINING, f"metrics.{metric}")
+    }
     if net is None or not isinstance(net.origin, OwnModule) or net.origin.file:
         return code
     if not isinstance(net.net, Net):

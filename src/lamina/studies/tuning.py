@@ -34,7 +34,6 @@ from lamina.runs.run import Run, describe_recipe, load_run
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
 from lamina.studies.experiment import (
-    Candidate,
     Decision,
     Events,
     Experiment,
@@ -52,7 +51,6 @@ from lamina.studies.study import (
     check_settings,
     follow_study,
     iter_planned,
-    name_free,
     parse_event,
     read_study,
     warn_of_unread,
@@ -215,9 +213,7 @@ def tune(
     limits = find_limits(search, trials, seconds)
     check_name(name)
     folder = Path(runs_dir)
-    if name is None:
-        name = name_free(folder, "tune") if search.code else search.name
-    path = folder / name
+    path = folder / (name or search.name)
     events = iter_tuning(path, search, storage, limits, is_worker=worker)
     follow_study(events, progress)
     return Study(path)
@@ -430,7 +426,7 @@ def _iter_until_stopped(
     """The events of a trial; returns the epoch after which successive halving stopped it."""
     setup = search.setup.at(trials.locate(held.trial.number))
     halving_epochs = 0 if "epochs" in search.over else experiment.recipe.epochs // 2
-    with closing(iter_planned(Candidate.of(experiment), None, setup)) as events:
+    with closing(iter_planned(experiment, setup)) as events:
         for event in events:
             yield event
             if isinstance(event, Epoch) and event.score is not None:

@@ -42,7 +42,7 @@ def test_changed_source_is_refused(own, tmp_path, study: Callable, change):
     first = study(own, tmp_path)
     assert study(own, tmp_path) == first
     rewrite(own, *change)
-    with pytest.raises(RunError, match=r"[Tt]he (code|source) of .* has changed"):
+    with pytest.raises(RunError, match=r"The code of .* has changed since"):
         study(own, tmp_path)
     rewrite(own, "", "")
     assert study(own, tmp_path) == first

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lamina.errors import NotFiniteError
 from lamina.evaluation.comparing import ScoreTables, compare_tables
 from lamina.studies import finals
 from lamina.studies.finals import Tuned, iter_finals
+from lamina.studies.forks import Planned
 from lamina.studies.study import RunSetup
 from lamina.studies.trials import Trial
 from support.searches import finish
@@ -59,30 +59,21 @@ class SimulatedSearch:
         return self.others[int(values["lr"])]
 
 
-class SimulatedJobs:
-    """Draws the runs of a search."""
-
-    def __init__(self, jobs: None, runs: int) -> None:
-        pass
-
-    def plan(self, makers, setup) -> None:
-        self.makers = makers
-
-    def iter_run(self, path: Path, setup):
-        experiment, seed = self.makers[path]()
+def simulate_runs(planned: list[Planned], setup: object):
+    """Draw the runs of a search."""
+    runs = {}
+    for item in planned:
+        experiment, seed = item.make()
         search = experiment.search
-        if (experiment.number, seed) in search.diverging:
-            raise NotFiniteError("it diverged.")
         accuracy = experiment.accuracy + search.generator.normal(0, search.seed_spread)
         hits = {
             split: (search.generator.random(IMAGES) < accuracy).astype(float)
             for split in ("val", "test")
         }
-        return SimpleNamespace(hits=hits)
-        yield
-
-    def close(self) -> None:
-        pass
+        if (experiment.number, seed) not in search.diverging:
+            runs[item.path] = SimpleNamespace(hits=hits)
+    return runs
+    yield
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +84,7 @@ def simulated(monkeypatch):
         }
         return compare_tables(ScoreTables(scores, "accuracy", "test"))
 
-    monkeypatch.setattr(finals, "Jobs", SimulatedJobs)
+    monkeypatch.setattr(finals, "iter_runs", simulate_runs)
     monkeypatch.setattr(finals, "judge_runs", judge)
     monkeypatch.setattr(finals, "measure_deviation", lambda runs: 0.01)
     monkeypatch.setattr(finals, "score_on", lambda run, split: float(run.hits[split].mean()))
