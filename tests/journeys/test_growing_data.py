@@ -63,11 +63,11 @@ def test_runs_before_and_after_are_compared_on_the_images_that_both_have(grown):
     assert [sharing["a"]["corrected"], sharing["b"]["corrected"]] == [0, 3]
     printed = run_well("compare", "second", "first").stdout
     assert printed.splitlines()[0] == comparison["words"]
-    assert "3 labels were corrected in the newer data, and the newer labels count" in printed
-    assert f"only A has {others[0]} other images: accuracy " in printed
+    assert "B has 3 labels that were corrected in newer data; the newer labels count" in printed
+    assert f"A has {others[0]} other images: accuracy " in printed
     shown = run_well("runs", "--diff", "first", "second").stderr
     assert f"one pair of models, {len(shared)} images" in shown
-    assert "3 labels were corrected" in shown and "cannot be compared" not in shown
+    assert "A has 3 labels that were corrected" in shown and "cannot be compared" not in shown
 
 
 def test_both_runs_are_scored_with_labels_from_a_table(grown):

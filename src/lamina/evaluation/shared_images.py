@@ -81,6 +81,8 @@ class Aligned:
 class Sharing:
     """Which images a comparison of A and B uses, if the runs were tested on different ones.
 
+    Other runs may be compared at the same time; all share the images.
+
     Attributes:
         a: what else A has.
         b: what else B has.
@@ -95,13 +97,9 @@ class Sharing:
 
     def lines(self, metric: str) -> list[str]:
         """The same as sentences."""
-        text = "compared on the images that both were tested on and neither was trained on"
-        if corrected := self.a.corrected + self.b.corrected:
-            labels = plural(corrected, "label was", "labels were")
-            text += f"; {labels} corrected in the newer data, and the newer labels count"
-        lines = [text]
+        lines = ["compared on the images that all runs were tested on and none was trained on"]
         if self.classes:
-            lines.append(f"only the classes that both know: {name_some(self.classes)}")
+            lines.append(f"only the classes that all runs know: {name_some(self.classes)}")
         if self.conflicts:
             images = plural(len(self.conflicts), "image", "images")
             lines.append(
@@ -109,10 +107,14 @@ class Sharing:
                 f" {name_some(self.conflicts)}"
             )
         for letter, rest in (("A", self.a), ("B", self.b)):
+            if rest.corrected:
+                labels = plural(rest.corrected, "label that was", "labels that were")
+                text = "corrected in newer data; the newer labels count"
+                lines.append(f"{letter} has {labels} {text}")
             if rest.images:
                 images = plural(rest.images, "other image", "other images")
                 score = "" if rest.score is None else f": {Score(metric, rest.score)}"
-                lines.append(f"only {letter} has {images}{score}")
+                lines.append(f"{letter} has {images}{score}")
         return lines
 
 

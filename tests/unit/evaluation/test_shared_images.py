@@ -83,9 +83,9 @@ def test_grown_and_corrected_data_are_compared_on_the_shared_images_by_the_newer
     chosen = pair[1].outputs.logits[alone].argmax(axis=1)
     assert rests[1].score == pytest.approx((chosen == new_targets[alone]).mean())
     lines = Sharing(*rests, classes).lines("accuracy")
-    assert "3 labels were corrected" in lines[0]
-    assert lines[1].startswith("only A has 1 other image: accuracy ")
-    assert lines[2] == f"only B has 5 other images: accuracy {100 * rests[1].score:.2f} %"
+    assert lines[1].startswith("A has 3 labels that were corrected in newer data; ")
+    assert lines[2].startswith("A has 1 other image: accuracy ")
+    assert lines[3] == f"B has 5 other images: accuracy {100 * rests[1].score:.2f} %"
 
 
 def test_the_targets_of_the_newest_run_count_in_either_order():
@@ -189,7 +189,7 @@ def test_runs_with_different_classes_are_compared_on_those_that_both_know():
     shared, rests, classes = aligned.runs, aligned.rests, aligned.classes
     assert classes == ("cat", "owl", "dog") and rests == (Rest(0, 0, None),) * 2
     lines = Sharing(*rests, classes).lines("accuracy")
-    assert "only the classes that both know: cat, owl, dog" in lines
+    assert "only the classes that all runs know: cat, owl, dog" in lines
     for run, original, columns in zip(shared, (old, new), ([0, 2, 1], [1, 2, 3]), strict=True):
         assert [int(name[2:]) for name in run.outputs.names] == list(range(8, 40))
         chosen = original.outputs.logits[8:][:, columns].argmax(axis=1)

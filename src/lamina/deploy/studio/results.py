@@ -31,7 +31,7 @@ from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.predictions import describe, make_prediction
 from lamina.evaluation.predictor import Predictor
-from lamina.evaluation.shared_images import align_images
+from lamina.evaluation.shared_images import align_images, find_newest
 from lamina.insight.confusions import find_confusions
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
@@ -304,34 +304,38 @@ def compare_with(folder: DataFolder, run: str, others: tuple[str, ...]) -> dict[
         other: list_differences(RunFolder(paths[run]), RunFolder(paths[other])) for other in others
     }
     problems: list[str] = []
-    base = _open_evaluated(paths[run], problems)
-    opened: dict[str, Opened] = {}
-    for other in others:
-        other_run = _open_evaluated(paths[other], problems)
-        if base is None or other_run is None:
-            continue
-        try:
-            judge_runs({other: [other_run.run], run: [base.run]})
-        except LaminaError as error:
-            problems.append(f"{other} cannot be compared with {run}: {error.problem}")
-        else:
-            opened[other] = other_run
-    runs = {other: [other_run.run] for other, other_run in opened.items()}
+    evaluated = {name: _open_evaluated(path, problems) for name, path in paths.items()}
+    opened = {name: found for name, found in evaluated.items() if found is not None}
     judged: list[PairedComparison] = []
     disagreements = {}
-    if base is not None and opened:
+    if run in opened:
+        for other in others:
+            if other not in opened:
+                continue
+            pair = {other: opened[other], run: opened[run]}
+            try:
+                judged += _judge(pair)
+                disagreements[other] = show_disagreements(pair)
+            except LaminaError as error:
+                problems.append(f"{other} cannot be compared with {run}: {error.problem}")
+    if len(judged) > 1:
+        together = {name: opened[name] for name in (*disagreements, run)}
         try:
-            judged = judge_runs({**runs, run: [base.run]})
+            judged = _judge(together)
         except LaminaError as error:  # together, they share too few images
+            judged = []
             problems.append(error.problem)
-        for other, other_run in opened.items():
-            disagreements[other] = show_disagreements(other_run, base)
     return {
         "differences": differences,
         "problems": problems,
         "judged": [comparison.to_json() for comparison in judged],
         "disagreements": disagreements,
     }
+
+
+def _judge(opened: dict[str, Opened]) -> list[PairedComparison]:
+    """Compare runs with the last one."""
+    return judge_runs({name: [found.run] for name, found in opened.items()})
 
 
 def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
@@ -345,19 +349,27 @@ def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
     return None
 
 
-def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
-    pair = [find_evaluated(opened.run), find_evaluated(base.run)]
-    first, second = align_images(pair).runs
+def show_disagreements(pair: dict[str, Opened]) -> list[dict[str, Any]]:
+    """Shared images on which two runs disagree, with pixels and targets of the newer run."""
+    evaluated = [find_evaluated(opened.run) for opened in pair.values()]
+    first, second = align_images(evaluated).runs
     differing = find_differing(first.task, first.outputs, second.task, second.outputs)
+    newer = evaluated.index(find_newest(evaluated))
+    newer_name = list(pair)[newer]
     groups = []
     for better, rows in differing.items():
-        outputs, others = (run.outputs for run in pair)
-        shown = show_tiles(opened, outputs, _find_rows(outputs, first.outputs, rows[:PAIR_TILES]))
-        other_rows = _find_rows(others, second.outputs, rows[:PAIR_TILES])
-        _, predictions = describe_rows(base.task, others, other_rows)
-        for image, predicted in zip(shown["images"], predictions, strict=True):
-            image["other"] = predicted
-        groups.append({"better": better, "count": len(rows), **shown})
+        some = rows[:PAIR_TILES]
+        places = []
+        predictions = []
+        for run, part in zip(evaluated, (first, second), strict=True):
+            rows_of_run = _find_rows(run.outputs, part.outputs, some)
+            places.append(rows_of_run)
+            predictions.append(describe_rows(run.task, run.outputs, rows_of_run)[1])
+        shown = show_tiles(pair[newer_name], evaluated[newer].outputs, places[newer])
+        for image, predicted, other in zip(shown["images"], *predictions, strict=True):
+            image["predicted"] = predicted
+            image["other"] = other
+        groups.append({"better": better, "count": len(rows), "run": newer_name, **shown})
     return groups
 
 

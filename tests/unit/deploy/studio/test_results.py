@@ -23,6 +23,7 @@ from lamina.errors import LaminaError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU, parse_net
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
+from lamina.studies.judging import judge_runs
 from support.runs import DATA, begin_run, change_record, edit_json
 from support.servers import HOSTILE_FILES
 
@@ -210,6 +211,19 @@ def test_a_comparison_has_a_verdict_and_both_predictions(runs_of_every_kind):
     assert all(one["png"] and one["other"] for group in groups for one in group["images"])
 
 
+def test_each_pair_is_judged_once(runs_of_every_kind, monkeypatch):
+    judged = []
+
+    def judge(runs):
+        judged.append(list(runs))
+        return judge_runs(runs)
+
+    monkeypatch.setattr(results, "judge_runs", judge)
+    folder = open_folder(runs_of_every_kind["single"].path.parent)
+    results.compare_with(folder, "single", ("linear",))
+    assert judged == [["linear", "single"]]
+
+
 def test_a_comparison_says_how_trainings_began_and_ended(runs_of_every_kind, tmp_path):
     shutil.copytree(runs_of_every_kind["linear"].path, tmp_path / "linear")
     run = load_run(tmp_path / "linear")
@@ -278,27 +292,36 @@ def test_runs_on_different_images_show_where_they_disagree_on_shared_ones(
     shapes = load_data("shapes", Preparation(val_fraction=0.1))
     order = np.random.default_rng(2).permutation(len(shapes.test))[:150]
     part = shapes.test.take(order)
-    renamed = dataclasses.replace(part, names=tuple(f"new/{name}" for name in part.names))
+    names = tuple(f"new/{name}" for name in part.names)
+    targets = (part.targets + (np.arange(len(part)) < 30)) % len(part.target_names)  # corrected
+    renamed = dataclasses.replace(part, names=names, targets=targets)
     data = dataclasses.replace(shapes, test=renamed, fingerprint="other", source="")
     train(data, net=LINEAR, recipe=RECIPE, name="part", runs_dir=tmp_path, progress=False)
     found = results.compare_with(open_folder(tmp_path), "single", ("part",))
     (judged,) = found["judged"]
     assert (judged["images"], found["problems"]) == (150, [])
-    assert judged["remarks"][1] == (
-        f"only B has {len(shapes.test) - 150} other images: accuracy"
+    assert judged["remarks"][2] == (
+        f"B has {len(shapes.test) - 150} other images: accuracy"
         f" {100 * judged['sharing']['b']['score']:.2f} %"
     )
+    corrected = "B has 30 labels that were corrected in newer data; the newer labels count"
+    assert corrected in judged["remarks"]
     stored = load_run(tmp_path / "single").outputs["test"]
     chosen = dict(zip(stored.names, stored.logits.argmax(axis=1).tolist(), strict=True))
-    groups = found["disagreements"]["part"]
-    shown = [(group["better"], image) for group in groups for image in group["images"]]
-    assert len(shown) > 2
-    for better, image in shown:
-        assert renamed.names[image["row"]] == image["name"]
-        name = image["name"].removeprefix("new/")
-        predicted = shapes.test.target_names[chosen[name]]
-        assert image["other"].startswith(f"{predicted} ")
-        assert (predicted == image["target"]) == (better == "b")
+    reverse = results.compare_with(open_folder(tmp_path), "part", ("single",))
+    for groups, key, winner in (
+        (found["disagreements"]["part"], "other", "b"),
+        (reverse["disagreements"]["single"], "predicted", "a"),
+    ):
+        assert {group["run"] for group in groups} == {"part"}  # the newer one
+        shown = [(group["better"], image) for group in groups for image in group["images"]]
+        assert len(shown) > 2
+        for better, image in shown:
+            assert renamed.names[image["row"]] == image["name"]
+            assert image["target"] == shapes.test.target_names[targets[image["row"]]]
+            predicted = shapes.test.target_names[chosen[image["name"].removeprefix("new/")]]
+            assert image[key].startswith(f"{predicted} ")
+            assert (predicted == image["target"]) == (better == winner)
 
 
 def test_a_run_without_report_says_how_to_get_it(runs_of_every_kind, tmp_path):

@@ -57,7 +57,7 @@ function describe(name) {
 }
 
 // The words of a comparison of A with B, with their names.
-function say(a, b, verdict, words) {
+function say(b, { a, verdict, words }) {
   if (verdict === "equal") return `${a} and ${b} are ${words}`;
   if (verdict === "undecided")
     return `It is not clear which of ${a} and ${b} is better: ${words.replace("undecided: ", "")}`;
@@ -65,17 +65,20 @@ function say(a, b, verdict, words) {
 }
 
 // A remark on A and B, with their names.
-const putNames = (text, a, b) => text.replace(/^only A /, () => `only ${a} `).replace(/^only B /, () => `only ${b} `);
+const putNames = (text, a, b) => text.replace(/^[AB](?= has )/, (letter) => (letter === "A" ? a : b));
 
 function Verdicts({ run, judged }) {
   const [{ images, split, metric }] = judged;
+  const told = new Set(); // remarks, which several verdicts may share
+  const isNew = (text) => !told.has(text) && told.add(text);
+  const tell = ({ a, remarks }) => remarks.map((text) => putNames(text, a, run.name)).filter(isNew);
   const all = `The intervals are wider, so that all ${judged.length} verdicts hold with 95 % confidence.`;
   return html`
     <h3>On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}</h3>
     ${judged.map(
-      ({ a, verdict, words, remarks }) => html`
-        <p><strong>${say(a, run.name, verdict, words)}</strong>.</p>
-        ${remarks.map((text) => html`<${Note}>${putNames(text, a, run.name)}</${Note}>`)}
+      (comparison) => html`
+        <p><strong>${say(run.name, comparison)}</strong>.</p>
+        ${tell(comparison).map((text) => html`<${Note}>${text}</${Note}>`)}
       `,
     )}
     <${Note}>On many more images, the difference would very probably lie in this interval.</${Note}>
@@ -108,10 +111,10 @@ function Disagreements({ run, name, groups }) {
     `${name}: ${predicted}`,
     `${run.name}: ${other}`,
   ];
-  const show = ({ better, count: size, ...shown }, place) => {
+  const show = ({ better, count: size, run: newer, ...shown }, place) => {
     const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
     return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open=${!place}>
-      <${Gallery} run=${run} ...${shown} describe=${lines} />
+      <${Gallery} run=${{ name: newer }} ...${shown} describe=${lines} />
     </${Details}>`;
   };
   return html`<h3>Where ${name} and ${run.name} disagree</h3>${groups.map(show)}`;
