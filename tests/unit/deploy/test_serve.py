@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 
 import pytest
 from starlette.applications import Starlette
@@ -36,7 +37,7 @@ def test_names_are_looked_up_before_the_server_accepts_requests(monkeypatch):
         return reply
 
     async def serve() -> None:
-        with open_socket("0.0.0.0", 0) as listening:
+        with await open_socket("0.0.0.0", 0) as listening:
             port = listening.getsockname()[1]
             address = Address("0.0.0.0", port, None)
             async with running(Starlette(), listening, address, frozenset()):
@@ -46,3 +47,32 @@ def test_names_are_looked_up_before_the_server_accepts_requests(monkeypatch):
                 assert before == looked_up == ["now"]
 
     asyncio.run(serve())
+
+
+def test_nothing_waits_for_the_name_service_while_a_server_starts(monkeypatch):
+    answered = threading.Event()
+    find_addresses = socket.getaddrinfo
+
+    def ask_slowly(*arguments, **options):
+        answered.wait(60)
+        return find_addresses(*arguments, **options)
+
+    async def start() -> None:
+        monkeypatch.setattr(socket, "getaddrinfo", ask_slowly)
+        monkeypatch.setattr(socket, "getfqdn", lambda: answered.wait(60) and "name.example")
+        opening = asyncio.create_task(open_socket("127.0.0.1", 0))
+        await asyncio.sleep(0.05)  # this would not end if the event loop asked
+        assert not opening.done()
+        answered.set()
+        with await opening as listening:
+            answered.clear()
+            address = Address("0.0.0.0", listening.getsockname()[1], None)
+            started = running(Starlette(), listening, address, frozenset())
+            entering = asyncio.create_task(started.__aenter__())
+            await asyncio.sleep(0.05)
+            assert not entering.done()
+            answered.set()
+            await entering
+            await started.__aexit__(None, None, None)
+
+    asyncio.run(asyncio.wait_for(start(), 30))

@@ -92,7 +92,7 @@ async def serve(
     worker: Worker, address: Address, limit_bytes: int, announce: Callable[[str], None]
 ) -> None:
     """Serve until the task is cancelled; calls ``announce`` with the URL when ready."""
-    with open_socket(address.host, address.port) as listening:
+    with await open_socket(address.host, address.port) as listening:
         working = None
         try:
             await worker.start()

@@ -52,7 +52,8 @@ async def open_studio(
     app = build_studio(studio)
     open_paths = frozenset(route.path for route in ASSETS)
     unfinished: list[str] = []
-    with open_socket(address.host, address.port) as listening, suppress(asyncio.CancelledError):
+    listens = (address.host, address.port)
+    with suppress(asyncio.CancelledError), await open_socket(*listens) as listening:
         async with running(app, listening, address, open_paths) as (url, task):
             try:
                 announce(url)

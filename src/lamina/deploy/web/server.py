@@ -29,8 +29,12 @@ class Address:
     token: str | None
 
 
-def open_socket(host: str, port: int) -> socket.socket:
+async def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens at exactly this address; port 0 means any free port."""
+    return await asyncio.to_thread(_open_socket, host, port)  # which may ask the name service
+
+
+def _open_socket(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -74,7 +78,8 @@ async def running(
     Yields the URL, and the task of the server. Paths other than ``open_paths`` need the token.
     """
     port = listening.getsockname()[1]
-    names = find_names(address.host)  # before requests wait for it
+    # before requests wait for it, and while the caller can be interrupted
+    names = await asyncio.to_thread(find_names, address.host)
     config = uvicorn.Config(
         Guard(app, names, port, address.token, open_paths),
         http="h11",
