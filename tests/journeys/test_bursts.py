@@ -68,7 +68,7 @@ def test_a_run_with_groups_is_evaluated_from_another_folder(workplace, monkeypat
     done = run_lamina(
         "evaluate", "../runs/g", "--data", workplace / "other", "--group-from", "parent"
     )
-    assert (done.returncode, "Leave out --group-from" in done.stderr) == (2, True)
+    assert (done.returncode, "Unknown option --group-from" in done.stderr) == (2, True)
 
 
 def test_groups_of_a_table_stay_among_near_duplicates(workplace):

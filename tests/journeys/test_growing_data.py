@@ -134,7 +134,7 @@ def test_a_run_is_scored_with_corrected_labels_without_its_images(grown):
     assert report.score.value == event["score"]["value"]
     assert load_run("runs/first").report == before  # nothing is saved
     refused = run_refused("evaluate", "runs/first", "--labels-from", "labels.csv", "--size", "8")
-    assert "Leave out --size." in refused
+    assert "Unknown option --size." in refused
     refused = run_refused(
         "evaluate",
         "runs/first",
