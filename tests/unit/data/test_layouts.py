@@ -366,7 +366,7 @@ CASES: dict[str, Case] = {
         {"t.csv": OPEN_IMAGES},
         path="t.csv",
         options={"image_column": "ImageID", "label_columns": ("LabelName",)},
-        refused="1 image has several rows with different values, such as /m/01 and /m/02 for 001"
+        refused=r"1 image has several rows with different labels: 001\S* \(/m/01 in row 1, /m/02 in"
         ".*--task multi-label",
     ),
     "Open Images as labels": Case(

@@ -34,16 +34,38 @@ DEFAULTS = Preparation()
 def test_different_labels_of_one_image_are_refused_or_united(tmp_path: Path) -> None:
     text = "image,label\n1.png,a\n1.png,b\n1.png,a\n2.png,a\n2.png,a\n"
     for task in (None, "single-label"):
-        with pytest.raises(
-            DataError, match=r"1 image has several rows .*, such as a and b for 1\.png\. If these"
-        ):
+        with pytest.raises(DataError, match=r"1 image has several rows .* labels: 1\.png") as error:
             scan_text(tmp_path, text, preparation=Preparation(task=task))
-    with pytest.raises(DataError, match=r"such as a and no value for 1\.png\. If these"):
+        assert "1.png (a in row 1, b in row 2). If these" in str(error.value)
+    with pytest.raises(DataError, match=r"1\.png \(a in row 1, no label in row 2\)\. If these"):
         scan_text(tmp_path, "image,label\n1.png,a\n1.png,\n2.png,b\n")
     united = scan_text(tmp_path, text, preparation=Preparation(task="multi-label"))
     assert united.labels == {"label": [["a", "b"], ["a"]]}
     again = ("named in an earlier row", "named in an earlier row")
     assert united.problems == [Problem("1.png", again[0]), Problem("2.png", again[1])]
+
+
+def test_conflicts_of_all_kinds_are_refused_together(tmp_path: Path) -> None:
+    rows = [f"{name}.png,a,train" for name in "123456"]
+    rows += ["1.png,b,train", "2.png,a,test", "3.png,b,test", "4.png,c,train", "5.png,c,train"]
+    with pytest.raises(DataError) as error:
+        scan_text(tmp_path, "\n".join(["image,label,split", *rows]))
+    message = str(error.value)
+    assert "2 images have several rows with different splits: 2.png (train in row 2, test in" in (
+        message
+    )
+    assert (
+        "4 images have several rows with different labels: 1.png (a in row 1, b in row 7), 3"
+        in (message)
+    )
+    assert "5.png (" not in message
+    assert "and 1 more" in message
+    assert message.index("--split-column") < message.index("--task multi-label")
+    splits = "image,label,split\n1.png,a,train\n1.png,b,test\n2.png,b,train\n"
+    with pytest.raises(DataError) as error:
+        scan_text(tmp_path, splits, preparation=Preparation(task="multi-label"))
+    assert "--split-column" in str(error.value)
+    assert "different labels" not in str(error.value)
 
 
 def test_a_table_may_name_images_in_folders_by_their_file_names(tmp_path: Path) -> None:

@@ -28,6 +28,14 @@ from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError, name_some, plural
 
 NAME_LIMIT = 200
+REMEDIES = {
+    "split": "Keep the rows of each image in one split, or name another column with --split-column"
+    " (in Python, split_column).",
+    "group": "Keep the rows of each image in one group, or name another column with --group-column"
+    " (in Python, group_column).",
+    "label": "If these are several labels of an image, add --task multi-label (in Python,"
+    " task='multi-label'). Otherwise, keep one row for each image.",
+}
 IMAGES: dict[str, Any] = {
     "name": pl.String,
     "file": pl.Binary,
@@ -214,25 +222,38 @@ def _unite_rows(
     row = pl.col("row")
     first = row.first().over(is_used, "name", *columns)
     reason = pl.when(is_used & (row != first)).then(pl.lit(REPEATED))
-    frame = frame.with_row_index("row").with_columns(reason=pl.coalesce("reason", reason))
-    frame = frame.drop("row")
+    frame = frame.with_row_index("row", offset=1)
+    frame = frame.with_columns(reason=pl.coalesce("reason", reason))
     repeated = frame.filter(is_used).filter(pl.col("name").is_duplicated())
+    frame = frame.drop("row")
     if repeated.is_empty():
         return frame
-    count = repeated["name"].n_unique()
-    differ_in_label = repeated.n_unique(["name", "split", "group"]) == count
-    if joins_labels(preparation) and len(labels) == 1 and differ_in_label:
-        return _join_labels(frame, columns[-1], preparation)
-    name = repeated["name"][0]
-    pairs = zip(*repeated.filter(name=name).select(columns).head(2).rows(), strict=True)
-    differing = next(pair for pair in pairs if pair[0] != pair[1])
-    shown = " and ".join("no value" if value is None else str(value) for value in differing)
-    raise DataError(
-        f"{plural(count, 'image has', 'images have')} several rows with different values,"
-        f" such as {shown} for {name}.",
-        remedy="If these are several labels of an image, add --task multi-label (in Python,"
-        " task='multi-label'). Otherwise, keep one row for each image.",
-    )
+    if not (joins_labels(preparation) and len(labels) == 1):
+        raise _describe_conflicts(repeated, columns)
+    if repeated.n_unique(["name", "split", "group"]) > repeated["name"].n_unique():
+        raise _describe_conflicts(repeated, columns[:2])
+    return _join_labels(frame, columns[-1], preparation)
+
+
+def _describe_conflicts(repeated: pl.DataFrame, columns: Sequence[str]) -> DataError:
+    """One error for all images whose rows differ in their splits, groups or labels."""
+    sentences: list[str] = []
+    remedies: dict[str, str] = {}
+    for column in columns:
+        is_conflict = pl.col(column).n_unique().over("name") > 1
+        rows = repeated.filter(is_conflict).unique(["name", column], maintain_order=True)
+        if rows.is_empty():
+            continue
+        kind = column if column in REMEDIES else "label"
+        remedies[kind] = REMEDIES[kind]
+        values: defaultdict[str, list[str]] = defaultdict(list)
+        for name, value, row in rows.select("name", column, "row").rows():
+            shown = f"no {kind}" if value is None else value
+            values[name].append(f"{shown} in row {row}")
+        images = [f"{name} ({', '.join(shown)})" for name, shown in values.items()]
+        have = plural(len(images), "image has", "images have")
+        sentences.append(f"{have} several rows with different {kind}s: {name_some(images, 3)}.")
+    return DataError(" ".join(sentences), remedy=" ".join(remedies.values()))
 
 
 def _join_labels(frame: pl.DataFrame, label: str, preparation: Preparation) -> pl.DataFrame:
