@@ -147,7 +147,7 @@ def split_patients(rows: list[tuple[str, int, str]], seed: int) -> list[str]:
 @pytest.mark.parametrize(("patients", "most_moved"), [(20, 0.08), (100, 0.04), (1000, 0.005)])
 def test_images_of_test_stay_there_when_groups_are_added(patients, most_moved):
     moved = []
-    for seed in range(20):
+    for seed in range(10):
         rows = draw_patients(seed, patients)
         added = draw_patients(seed, patients // 10, prefix="q")
         before = split_patients(rows, seed)

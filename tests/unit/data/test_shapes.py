@@ -28,6 +28,7 @@ def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
     assert (first.pixels != other.pixels).any(axis=(1, 2, 3)).all()
 
 
+@pytest.mark.nightly  # 60 images of 512 px; their number in a step changes only with drawing
 def test_large_images_are_drawn_a_few_at_a_time() -> None:
     """The arrays of one step need up to 400 MB, where those of 60 images would need 1.2 GB."""
     tracemalloc.start()

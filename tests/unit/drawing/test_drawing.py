@@ -227,7 +227,7 @@ def test_control_characters_of_names_are_drawn_escaped():
         "_hidden",
         r"\udcff",
     ]
-    figure.canvas.draw()  # as a notebook does
+    figure.draw_without_rendering()  # reads formulas, as a notebook does
 
 
 def test_figures_are_not_known_to_pyplot_and_change_no_style():

@@ -218,6 +218,7 @@ def test_labels_that_both_know_and_other_questions():
         share_images([question, other])
 
 
+@pytest.mark.nightly  # 600 repetitions, which change only with the formula
 def test_equal_nets_on_corrected_and_grown_data_seldom_differ():
     """10 % of the labels are corrected, and a third of the images are new."""
     generator = np.random.default_rng(0)
