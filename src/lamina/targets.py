@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -190,22 +190,6 @@ BINARY = Kind("binary", "bool", 1)
 REGRESSION = Kind("regression", "float32", 2)
 """One or more numbers per image: float32 (N, K), one column per name in ``target_names``."""
 KINDS = (SINGLE_LABEL, MULTI_LABEL, BINARY, REGRESSION)
-
-
-@runtime_checkable
-class Decision(Protocol):
-    """What turns probabilities into a prediction: a task, or what an exported file says of it."""
-
-    @property
-    def kind(self) -> Kind: ...
-
-    @property
-    def target_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def cutoffs(self) -> tuple[float, ...]:
-        """The threshold of each output's probability; empty unless outputs are yes or no."""
-        ...
 
 
 def kind_of(targets: np.ndarray) -> Kind:

@@ -11,7 +11,7 @@ from lamina.errors import DataError, RunError
 from lamina.evaluation.calibration import choose_thresholds, describe_hits, judge_predictions
 from lamina.evaluation.predictions import Prediction
 from lamina.runs.run import Run
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, Decision
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
@@ -66,7 +66,7 @@ def describe_rejections(run: Run, task: Task, threshold: float, terminal: Termin
     )
 
 
-def check_confidence_threshold(task: Decision, threshold: float) -> None:
+def check_confidence_threshold(task: Task, threshold: float) -> None:
     """Raise ``DataError`` if the threshold is invalid or unsuitable for the predictions."""
     if not 0 < threshold < 1:
         raise DataError(f"{FLAG} is {threshold:g}; it must be between 0 and 1. Use {FLAG} 0.9.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,13 +23,14 @@ from lamina.data.arrays import find_digests
 from lamina.data.description import describe_data
 from lamina.data.load import find_prepared, full_source
 from lamina.errors import DataError, LaminaWarning, name_some, plural
-from lamina.evaluation.evaluating import evaluate_with_logits
+from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import make_prediction, name_columns
 from lamina.evaluation.predictor import Predictor
 from lamina.files import open_atomically
 from lamina.runs.run import Run, correct_outputs, find_outputs, load_run, score_outputs
 from lamina.text import guard
+from lamina.training.prediction import predict_logits
 from lamina.training.task import Task
 
 
@@ -42,7 +44,9 @@ def run(options: Evaluate, terminal: Terminal) -> int:
     dataset, is_of_run = _load_data(run, predictor, options, terminal)
     images = _choose_split(dataset, options)
     split = images.split
-    report, logits = evaluate_with_logits(predictor.model, images)
+    began = time.perf_counter()
+    logits = predict_logits(predictor.model, images.pixels)
+    report = score_logits(predictor.task, logits, images, time.perf_counter() - began)
     report = replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
     terminal.say(*str(report).split("\n"))
     values: dict[str, Any] = {}

@@ -19,9 +19,10 @@ from lamina.cli.terminal import Terminal
 from lamina.evaluation.predictions import Prediction, describe, name_columns
 from lamina.evaluation.predictor import Predictor
 from lamina.files import open_atomically
-from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Decision
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.text import guard
 from lamina.training.recipe import Recipe
+from lamina.training.task import Task
 
 SHOWN_CLASSES = 3
 IMAGES_OF_ONE_THREAD = 10
@@ -79,7 +80,7 @@ def _load_run(options: Predict, is_short: bool, terminal: Terminal) -> Predictor
 
 @contextmanager
 def _open_table(
-    terminal: Terminal, task: Decision, top: int | None, threshold: float | None
+    terminal: Terminal, task: Task, top: int | None, threshold: float | None
 ) -> Iterator[Callable[[Prediction], None]]:
     """Print the ``top`` most likely classes or labels; yields a function that adds a prediction."""
     kind = task.kind
@@ -112,7 +113,7 @@ def _open_table(
 
 @contextmanager
 def _open_file(
-    file: Path, task: Decision, threshold: float | None
+    file: Path, task: Task, threshold: float | None
 ) -> Iterator[Callable[[Prediction], None]]:
     """Write a table or JSON lines atomically; yields a function that adds a prediction."""
     delimiter = DELIMITERS[file.suffix.lower()]
@@ -135,7 +136,7 @@ def _open_file(
         yield write
 
 
-def _to_event(task: Decision, prediction: Prediction, threshold: float | None) -> dict[str, Any]:
+def _to_event(task: Task, prediction: Prediction, threshold: float | None) -> dict[str, Any]:
 
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
@@ -147,7 +148,7 @@ def _to_event(task: Decision, prediction: Prediction, threshold: float | None) -
     return event
 
 
-def _name_columns(task: Decision, threshold: float | None) -> list[str]:
+def _name_columns(task: Task, threshold: float | None) -> list[str]:
 
     columns = ["image", *name_columns(task)]
     if threshold is not None:

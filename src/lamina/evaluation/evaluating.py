@@ -73,21 +73,13 @@ def evaluate(
     >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'
     """
-    return evaluate_with_logits(model, images, Parts(metrics=metrics or {}).metrics)[0]
-
-
-def evaluate_with_logits(
-    model: Model,
-    images: Images,
-    metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
-) -> tuple[Report, Float32[np.ndarray, "n k"]]:
     check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     check_type(images, (Images,), "images", "Images, such as dataset.test", is_optional=False)
-    task = model.task
-    _check_targets(task, images)
+    own = Parts(metrics=metrics or {}).metrics
+    _check_targets(model.task, images)
     started = time.perf_counter()
     logits = predict_logits(model, images.pixels)
-    return score_logits(task, logits, images, time.perf_counter() - started, metrics), logits
+    return score_logits(model.task, logits, images, time.perf_counter() - started, own)
 
 
 def score_logits(

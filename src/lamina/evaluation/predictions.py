@@ -1,4 +1,4 @@
-"""``Prediction``: what a model predicts for one image, from its probabilities. No torch."""
+"""``Prediction``: what a model predicts for one image, from its probabilities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from lamina.data.images import Images
 from lamina.data.thumbnails import encode_png
 from lamina.errors import NotFiniteError, escape, plural
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, Decision
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, guard, shorten
+from lamina.training.task import Task
 
 SHOWN_ROWS = 50
 Predicted: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
@@ -127,7 +128,7 @@ def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = Non
     )
 
 
-def make_prediction(task: Decision, name: str, row: Sequence[float]) -> Prediction:
+def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
     """Decide a prediction from probabilities or numbers, then round these to seven digits."""
     values = task.kind.expand_row(row)
     names = task.kind.name_values(task.target_names)
@@ -146,7 +147,7 @@ def make_prediction(task: Decision, name: str, row: Sequence[float]) -> Predicti
     return Prediction(name, predicted, named)
 
 
-def name_columns(task: Decision) -> list[str]:
+def name_columns(task: Task) -> list[str]:
     """The columns of a table file for predictions: class or labels, probabilities; or numbers."""
     if task.kind is REGRESSION:
         return list(task.target_names)
