@@ -49,7 +49,7 @@ class NormAct(nn.Module):
         if norm.training:
             norm.num_batches_tracked.add_(1)
         output: Tensor = _NormAct.apply(  # type: ignore[no-untyped-call]
-            x, norm.weight, norm.bias, norm, self._slope, self._pools, self._kernels
+            x, norm.weight, norm.bias, self
         )
         return output
 
@@ -131,16 +131,10 @@ def _is_norm(layer: nn.Module) -> bool:
 
 class _NormAct(torch.autograd.Function):
     @staticmethod
-    def forward(
-        context: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        norm: Any,
-        slope: float,
-        pools: bool,
-        kernels: Kernels,
-    ) -> Tensor:
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor, row: NormAct) -> Tensor:
+        (norm,) = row._norm
+        pools = row._pools
+        kernels = row._kernels
         shape = x.shape
         channels = shape[1]
         if pools:
@@ -166,7 +160,7 @@ class _NormAct(torch.autograd.Function):
             running_var=norm.running_var.data_ptr(),
             mean=statistics.data_ptr(),
             inverse_std=statistics[1].data_ptr(),
-            slope=slope,
+            slope=row._slope,
             eps=norm.eps,
             momentum=norm.momentum,
             is_bf16=x.dtype == torch.bfloat16,
@@ -212,7 +206,7 @@ class _NormAct(torch.autograd.Function):
         call.weight_gradient = weight_gradient.data_ptr()
         call.bias_gradient = bias_gradient.data_ptr()
         _check(context.kernels.norm_act_backward(ctypes.byref(call)))
-        return input_gradient, weight_gradient, bias_gradient, None, None, None, None
+        return input_gradient, weight_gradient, bias_gradient, None
 
 
 def _check(failure: int) -> None:

@@ -258,7 +258,7 @@ class Course:
         problems, reason = group.lead_value(lambda: self._judge(event, report))
         event = replace(event, diagnoses=tuple(Diagnosis(**problem) for problem in problems))
         self._epochs.append(event.to_json())
-        by_leader(lambda: self.folder.append_row(event.to_json()))
+        group.lead_value(lambda: self.folder.append_row(event.to_json()))
         schedule = self.training.schedule
         falls: Iterable[Cooldown] = ()
         if reason and not schedule.can_move:
@@ -305,7 +305,7 @@ class Course:
         """Append the row that says that training has ended."""
         if not self._is_end_recorded:
             row = {"event": "end", "epoch": epoch, "reason": reason}
-            by_leader(lambda: self.folder.append_row(row))
+            group.lead_value(lambda: self.folder.append_row(row))
         self._is_end_recorded = True
 
     def _complete(self, event: Epoch, report: Report | None) -> Epoch:
@@ -401,7 +401,7 @@ class Course:
     def _evaluate(self) -> Iterator[RunEvent]:
         predict = partial(share_out, partial(predict_logits, self.training.model))
         evaluation = evaluate_final(self.folder, self.record, self.dataset, self.parts, predict)
-        by_leader(lambda: evaluation.save(self.folder))
+        group.lead_value(lambda: evaluation.save(self.folder))
         if evaluation.report is not None:
             yield evaluation.report
 
@@ -436,7 +436,7 @@ class Course:
 
     def _save(self, *, with_model: bool = True) -> None:
         """Save the model, if asked to, and the checkpoint."""
-        by_leader(lambda: self._write(with_model=with_model))
+        group.lead_value(lambda: self._write(with_model=with_model))
         if with_model:
             self._is_saved = True
 
@@ -558,16 +558,6 @@ def share_out(predict: Callable[..., Logits], pixels: UInt8[np.ndarray, "n h w c
     logits = predict(pixels, part=part)
     parts = group.gather(logits.tobytes())
     return np.frombuffer(b"".join(parts), np.float32).reshape(-1, logits.shape[1]).copy()
-
-
-def by_leader(action: Callable[[], object]) -> None:
-    """Let the leader act alone; if it fails, all other processes raise ``LeaderError``."""
-
-    def act() -> bytes:
-        action()
-        return b""
-
-    group.lead(act)
 
 
 def check_processes(dataset: Dataset, device: str) -> None:

@@ -41,7 +41,6 @@ from lamina.runs.course import (
     Course,
     RunEvent,
     TimeLimit,
-    by_leader,
     check_processes,
     evaluate_final,
     explain_lack_of_memory,
@@ -197,12 +196,12 @@ class Run:
         dataset = find_dataset(self, data)
         with ExitStack() as stack:
             # from here on, no other process changes the run
-            by_leader(lambda: stack.enter_context(self.folder.lock()))
+            group.lead_value(lambda: stack.enter_context(self.folder.lock()))
             check_processes(dataset, choose_again(self.record.device).value)
             threads = keep_threads(self.record.machine.threads)
             with computing_with(threads):
                 training = resume_training(self, dataset)
-                by_leader(lambda: prepare_folder(self, training))
+                group.lead_value(lambda: prepare_folder(self, training))
             stack.enter_context(explain_lack_of_memory(training))
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)

@@ -73,12 +73,11 @@ def find_linear_head(model: Model) -> str:
 
 
 def fit_model_head(
-    model: Model, images: Images, recipe: Recipe, *, autocasts: bool = False
+    model: Model, path: str, images: Images, recipe: Recipe, *, autocasts: bool = False
 ) -> Iterator[FeatureProgress | HeadFit]:
-    """Replace the weights of the model's head with weights that are fitted to its features."""
+    """Replace the weights of the head at ``path`` with weights that are fitted to its features."""
     began = time.perf_counter()
     task = model.task
-    path = find_linear_head(model)
     layer = model.get_submodule(path)
     rows = np.linspace(0, len(images) - 1, min(len(images), FITTED_IMAGES)).astype(np.int64)
     sample = images.take(rows)

@@ -125,8 +125,7 @@ class Training:
         with drawing_weights(recipe.seed):
             self._live = build_model(net, images, recipe, initial).to(self.device.value)
         check_model(self._live, recipe, len(images))
-        if recipe.head == "fitted":
-            find_linear_head(self._live)
+        self._head_path = find_linear_head(self._live) if recipe.head == "fitted" else ""
         self.precision = precision or choose_precision(recipe.precision, self._live)
         self._autocasts = self.precision.value == "bf16"
         self._optimizer = build_optimizer(self._live, recipe, self.precision.value, parts.optimizer)
@@ -206,7 +205,11 @@ class Training:
             if not self.steps_done:
                 if self._fits_head:
                     yield from fit_model_head(
-                        self._live, self._images, self.recipe, autocasts=self._autocasts
+                        self._live,
+                        self._head_path,
+                        self._images,
+                        self.recipe,
+                        autocasts=self._autocasts,
                     )
                 group.share_weights(self._live)
                 if self._mean:

@@ -139,21 +139,15 @@ def quicken(kind: type[Optimizer]) -> Any:
 
 
 class SGD(quicken(torch.optim.SGD)):  # type: ignore[misc]
-    """torch's SGD, which also trains weights that were frozen at first and have no momentum yet."""
+    """torch's SGD, which also trains weights that get their first gradient late."""
 
     def __init__(self, groups: Iterable[Any], lr: float, momentum: float) -> None:
         super().__init__(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
-
-    @torch.no_grad()
-    def step(self) -> None:
+        # because the kernel needs momentum for all weights or none
         for group in self.param_groups:
-            moved = [weight for weight in group["params"] if weight.grad is not None]
-            late = [weight for weight in moved if self.state[weight].get("momentum_buffer") is None]
-            # because the kernel needs momentum for all or none
-            if group["momentum"] and len(late) < len(moved):
-                for weight in late:
+            for weight in group["params"]:
+                if momentum:
                     self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        super().step()
 
 
 class Muon(_QuickStart):

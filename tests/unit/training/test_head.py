@@ -335,7 +335,7 @@ def test_few_images_get_a_finite_head_that_predicts_them(case):
     images = graded_images(targets, names=names)
     task = task_of(images)
     model = build_model(Pixels(task.outputs), images, RECIPE)
-    *_, fit = fit_model_head(model, images, RECIPE)
+    *_, fit = fit_model_head(model, find_linear_head(model), images, RECIPE)
     assert fit.penalty in PENALTIES
     assert len(targets) >= 6 or fit.penalty == USUAL_PENALTY
     assert np.isfinite(fit.loss) == (len(targets) > 1)
@@ -354,7 +354,7 @@ def test_images_without_a_difference_get_the_baseline(count):
     pixels = np.full((count, 4, 4, 3), 77, np.uint8)
     images = Images.from_arrays(pixels, np.arange(count) % 2, ("no", "yes"))
     model = build_model(Pixels(2), images, RECIPE)
-    list(fit_model_head(model, images, RECIPE))
+    list(fit_model_head(model, find_linear_head(model), images, RECIPE))
     shares = np.bincount(images.targets) / count
     found = model.task.probabilities(torch.from_numpy(predict(model, images)))
     np.testing.assert_allclose(found, np.tile(shares, (count, 1)), atol=0.01)
@@ -411,7 +411,7 @@ def test_the_event_has_the_scores_of_a_cross_validation(kind, monkeypatch):
     generator = np.random.default_rng(3)
     images = graded_images(TARGETS[kind](generator.normal(size=(40, 3)).astype(np.float32)))
     model = build_model(Pixels(task_of(images).outputs), images, RECIPE)
-    *shown, fit = fit_model_head(model, images, RECIPE)
+    *shown, fit = fit_model_head(model, find_linear_head(model), images, RECIPE)
     assert shown == [FeatureProgress(32, 40), FeatureProgress(40, 40)]
     assert (fit.images, fit.features) == (40, 48)
     features = find_inputs(model, model.body.head, images)
@@ -452,7 +452,7 @@ def test_the_head_gets_class_weights_if_the_recipe_has_them():
     images = graded_images(np.array([0] * 50 + [1] * 4), contrast=3)
     recipe = dataclasses.replace(RECIPE, class_weights=True)
     model = build_model(Pixels(2), images, recipe)
-    *_, fit = fit_model_head(model, images, recipe)
+    *_, fit = fit_model_head(model, find_linear_head(model), images, recipe)
     features, targets = (
         find_inputs(model, model.body.head, images),
         torch.from_numpy(np.array(images.targets)),
@@ -475,7 +475,7 @@ def test_of_many_images_some_are_fitted_and_some_choose(most, monkeypatch):
     monkeypatch.setattr(head_module, *most)
     images = graded_images(np.arange(50) // 25)
     model = build_model(Pixels(2), images, RECIPE)
-    *shown, fit = fit_model_head(model, images, RECIPE)
+    *shown, fit = fit_model_head(model, find_linear_head(model), images, RECIPE)
     assert fit.images == shown[-1].images == (20 if most[0] == "FITTED_IMAGES" else 50)
     assert round(fit.accuracy * most[1]) == pytest.approx(fit.accuracy * most[1])
     assert (predict(model, images).argmax(axis=1) == images.targets).mean() > 0.8
@@ -487,7 +487,7 @@ def test_the_same_seed_fits_the_same_head_and_draws_its_folds():
     def fit(seed: int) -> tuple[torch.Tensor, HeadFit]:
         recipe = dataclasses.replace(RECIPE, seed=seed)
         model = build_model(Pixels(2), images, recipe)
-        *_, event = fit_model_head(model, images, recipe)
+        *_, event = fit_model_head(model, find_linear_head(model), images, recipe)
         return model.body.head.weight.detach().clone(), event
 
     (one, first), (again, second), (_, other) = fit(0), fit(0), fit(1)
